@@ -1,0 +1,1 @@
+"""Routes of process 1, the management API."""

@@ -1,0 +1,189 @@
+"""Settings: the only reader of the environment and of .env. Frozen, read once, validated at once.
+
+Names are part of the contract; .env.example describes every one of them, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+# Part of the contract, without effect in this version: naming one of them earns a warning at start.
+PLANNED = (
+    "media_workers",
+    "port",
+    "gateway_host",
+    "tts_port",
+    "enable_musetalk",
+    "musetalk_base",
+    "musetalk_conda_env",
+    "ffmpeg_path",
+    "avatar_max_disk_gb",
+    "tts_service_url",
+    "lipsync_service_url",
+    "api_keys",
+    "cors_origins",
+    "rate_limit",
+    "webrtc_public_ip",
+    "webrtc_udp_port",
+    "webrtc_port_min",
+    "webrtc_port_max",
+)
+
+
+def default_video_dirs() -> tuple[Path, ...]:
+    """data/videos, /tmp and the system's temporary directory, each once."""
+    return tuple(dict.fromkeys((Path("data/videos"), Path("/tmp"), Path(tempfile.gettempdir()))))  # noqa: S108 - part of the contract
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. Durations are in seconds, sizes in the unit that the name carries."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True)
+
+    management_api_host: str = "127.0.0.1"
+    management_api_port: Port = 9000
+    public_url: str | None = None
+    media_host: str = "127.0.0.1"
+    media_port: Port = 8615
+    media_workers: Annotated[int, Field(ge=1, le=64)] = 1
+
+    port: Port = 8001
+    gateway_host: str = "127.0.0.1"
+    tts_port: Port | None = None
+
+    enable_musetalk: bool = False
+    musetalk_base: Path | None = None
+    musetalk_conda_env: Path | None = None
+    ffmpeg_path: str = "ffmpeg"
+
+    avatars_dir: Path = Path("data/avatars")
+    video_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(default_factory=default_video_dirs)
+    max_upload_mb: Annotated[int, Field(ge=1)] = 500
+    avatar_max_disk_gb: Annotated[float, Field(gt=0)] | None = None
+
+    max_sessions: Annotated[int, Field(ge=1)] = 10
+    session_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
+
+    llm: Literal["auto", "ollama", "openai", "echo"] = "auto"
+    ollama_base_url: str = "http://localhost:11434"
+    llm_default_model: str = "mistral-nemo:12b-instruct-2407-fp16"
+    llm_temperature: Annotated[float, Field(ge=0, le=2)] = 0.4
+    openai_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+
+    tts: Literal["auto", "edge-tts", "hibari", "espeak", "http"] = "auto"
+    tts_voice: str = "auto"
+    tts_service_url: str | None = None
+    lipsync_service_url: str | None = None
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    allow_insecure: bool = False
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    rate_limit: str = "120/minute"
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    internal_secret: SecretStr | None = None
+
+    webrtc_public_ip: str | None = None
+    webrtc_udp_port: Port | None = None
+    webrtc_port_min: Port | None = None
+    webrtc_port_max: Port | None = None
+    webrtc_ice_policy: Literal["all", "relay"] = "all"
+    webrtc_stun_server: str | None = None
+    webrtc_turn_server: str | None = None
+    webrtc_turn_server_local: str | None = None
+    webrtc_turn_username: str | None = None
+    webrtc_turn_password: SecretStr | None = None
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    tutor_models: Mapping[str, str] = Field(default_factory=dict, description="TUTOR_<id>_LLM_MODEL, by tutor id")
+
+    @field_validator("video_dirs", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("api_keys", "cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Settings:
+        if self.management_api_port == self.media_port:
+            raise ValueError("MANAGEMENT_API_PORT and MEDIA_PORT must differ")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, dotenv_settings, TutorModels(settings_cls))
+
+    @property
+    def media_url(self) -> str:
+        """Where the management API reaches the media server; plain HTTP on this machine."""
+        host = "127.0.0.1" if self.media_host in {"0.0.0.0", "::"} else self.media_host  # noqa: S104 - compared, not bound
+        return f"http://{'[' + host + ']' if ':' in host else host}:{self.media_port}"
+
+    @property
+    def bound_to_loopback(self) -> bool:
+        """Whether only this machine can call the management API."""
+        return self.management_api_host in LOOPBACK_HOSTS
+
+    @property
+    def is_development(self) -> bool:
+        """Loopback only and no keys: a missing video may then be replaced by the sample face."""
+        return self.bound_to_loopback and not self.api_keys and not self.enable_musetalk
+
+    def planned_settings_in_use(self) -> list[str]:
+        """Names of settings that were given and have no effect yet."""
+        return [name.upper() for name in PLANNED if name in self.model_fields_set]
+
+
+class TutorModels(PydanticBaseSettingsSource):
+    """Collects TUTOR_<id>_LLM_MODEL from the environment and .env into `tutor_models`."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        from dotenv import dotenv_values
+
+        env_file = self.config.get("env_file")
+        values: dict[str, str | None] = dict(dotenv_values(env_file)) if isinstance(env_file, str) else {}
+        values.update(os.environ)
+        models = {match["tutor"]: value for name, value in values.items() if value and (match := TUTOR_MODEL.match(name))}
+        return {"tutor_models": models} if models else {}
+
+
+def explain(error: ValidationError) -> str:
+    """One plain line per wrong setting, without the values (they may be secrets)."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(item["loc"][0]).upper() if item["loc"] else "settings"
+        lines.append(f"{name}: {item['msg']}")
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""Everything that can go wrong on purpose, as one tree.
+
+GpuserverError
+├── InvalidInput (400)
+│   ├── InvalidAvatarId          an id that is not 1-64 of A-Z a-z 0-9 _ -
+│   ├── VideoUrlRefused          video_path is a URL
+│   └── InvalidSdp               an offer that cannot be answered
+├── Unauthorized (401)           a missing or wrong token
+├── VideoPathForbidden (403)     outside VIDEO_DIRS
+├── NotFound (404)
+│   ├── AvatarNotFound, VideoNotFound, SessionNotFound, JobNotFound
+├── Conflict (409)
+│   ├── AvatarExists, AvatarInUse
+├── TooLarge (413)               a limit on bytes
+├── Unreadable (415)             not a video that can be decoded
+├── Unprocessable (422)
+│   ├── NoUsableFace, VideoLimitExceeded
+├── AvatarDamaged (500)          an avatar folder that does not match its own description
+├── Full (429)                   every session slot is taken
+├── Cancelled (499)              the caller went away or cancelled the job
+├── UpstreamFailed (502)
+│   ├── LanguageModelFailed, VoiceFailed
+├── Unavailable (503)            the media server is down
+└── DiskFull (507)
+
+Each class knows its HTTP status and its problem type (RFC 9457). `detail` says what happened, `advice` what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+Extra = Mapping[str, str | int | float | bool | list[str] | None]
+
+
+class GpuserverError(Exception):
+    """The root. `detail` and `advice` are plain sentences for the person who reads the answer; `extra` are further problem members."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Something went wrong in the server"
+    default_advice: ClassVar[str] = "Try again; if it happens again, look into the server's log."
+
+    def __init__(self, detail: str, *, advice: str | None = None, retry_after: int | None = None, extra: Extra | None = None):
+        super().__init__(detail)
+        self.detail = detail
+        self.advice = self.default_advice if advice is None else advice
+        self.retry_after = retry_after  # whole seconds, becomes the Retry-After header
+        self.extra: Extra = dict(extra or {})
+
+    def problem(self) -> dict[str, object]:
+        """The RFC 9457 problem object of this error."""
+        return {
+            "type": f"urn:gpuserver:problem:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "advice": self.advice,
+            **self.extra,
+        }
+
+
+class InvalidInput(GpuserverError):
+    status, slug, title = 400, "invalid-input", "The request is not valid"
+    default_advice = "Correct the named field and send the request again."
+
+
+class InvalidAvatarId(InvalidInput):
+    slug, title = "invalid-avatar-id", "Not a valid avatar_id"
+    default_advice = "Use 1 to 64 characters of A-Z a-z 0-9 _ and -."
+
+
+class VideoUrlRefused(InvalidInput):
+    slug, title = "video-url-refused", "video_path must be a file on this server"
+    default_advice = "Download the video and upload it to /v1/avatars/upload, or name a file under VIDEO_DIRS."
+
+
+class InvalidSdp(InvalidInput):
+    slug, title = "invalid-sdp", "The WebRTC offer cannot be answered"
+    default_advice = 'Send {"sdp", "type": "offer"} as RTCPeerConnection.createOffer() made it, with audio and video to receive.'
+
+
+class Unauthorized(GpuserverError):
+    status, slug, title = 401, "unauthorized", "The token is missing or wrong"
+    default_advice = "Send the session's engine_token as 'Authorization: Bearer …' or as ?token=…."
+
+
+class VideoPathForbidden(GpuserverError):
+    status, slug, title = 403, "video-path-forbidden", "video_path lies outside VIDEO_DIRS"
+    default_advice = "Move the video under one of VIDEO_DIRS, add its folder to VIDEO_DIRS, or upload the video."
+
+
+class NotFound(GpuserverError):
+    status, slug, title = 404, "not-found", "There is no such thing here"
+    default_advice = "Check the address."
+
+
+class AvatarNotFound(NotFound):
+    slug, title = "avatar-not-found", "No such avatar"
+    default_advice = "GET /v1/avatars lists the avatars there are."
+
+
+class VideoNotFound(NotFound):
+    slug, title = "video-not-found", "No such video"
+    default_advice = "Check video_path; it names a file on the server."
+
+
+class SessionNotFound(NotFound):
+    slug, title = "session-not-found", "No such session"
+    default_advice = "Sessions end when idle or when the media server restarts. Create a new one with POST /v1/sessions."
+
+
+class JobNotFound(NotFound):
+    slug, title = "job-not-found", "No such job"
+    default_advice = "Jobs are forgotten some time after they end. GET /v1/avatars shows whether the avatar exists."
+
+
+class Conflict(GpuserverError):
+    status, slug, title = 409, "conflict", "The request conflicts with what is there"
+    default_advice = "Look at the current state and decide."
+
+
+class AvatarExists(Conflict):
+    slug, title = "avatar-exists", "An avatar with this id exists"
+    default_advice = "Choose another avatar_id, or add ?replace=true to swap it atomically."
+
+
+class AvatarInUse(Conflict):
+    slug, title = "avatar-in-use", "A session is showing this avatar"
+    default_advice = "End the sessions first, or add ?force=true to end them now."
+
+
+class TooLarge(GpuserverError):
+    status, slug, title = 413, "too-large", "The request is too large"
+    default_advice = "Send less: shorten or compress the video."
+
+
+class Unreadable(GpuserverError):
+    status, slug, title = 415, "unreadable-video", "This is not a video that can be read"
+    default_advice = "Send an MP4, MOV, MKV, WebM or AVI file with a video track, for example H.264 in MP4."
+
+
+class Unprocessable(GpuserverError):
+    status, slug, title = 422, "unprocessable", "The request was understood but cannot be carried out"
+    default_advice = "Change what is named and send it again."
+
+
+class NoUsableFace(Unprocessable):
+    slug, title = "no-usable-face", "No usable face in the video"
+    default_advice = "Film one person from the front, well lit, mouth visible and lips closed, for 5 to 60 seconds."
+
+
+class VideoLimitExceeded(Unprocessable):
+    slug, title = "video-limit-exceeded", "The video exceeds a limit"
+    default_advice = "Send 5 to 60 seconds at up to 1920x1080."
+
+
+class AvatarDamaged(GpuserverError):
+    slug, title = "avatar-damaged", "The avatar's files are damaged"
+    default_advice = "Delete the avatar and create it again."
+
+
+class Full(GpuserverError):
+    status, slug, title = 429, "sessions-full", "Every session slot is taken"
+    default_advice = "Wait for a session to end, or raise MAX_SESSIONS."
+
+
+class Cancelled(GpuserverError):
+    status, slug, title = 499, "cancelled", "The work was cancelled"
+    default_advice = "Start it again if it was not meant to be cancelled."
+
+
+class UpstreamFailed(GpuserverError):
+    status, slug, title = 502, "upstream-failed", "A service this server depends on failed"
+    default_advice = "Check that the service runs and try again."
+
+
+class LanguageModelFailed(UpstreamFailed):
+    slug, title = "language-model-failed", "The language model did not answer"
+    default_advice = "Check that Ollama (OLLAMA_BASE_URL) or the OpenAI-compatible server (OPENAI_BASE_URL) runs and has the model."
+
+
+class VoiceFailed(UpstreamFailed):
+    slug, title = "voice-failed", "The sentence could not be spoken"
+    default_advice = "The text is shown; choose a voice that speaks this language (TTS, TTS_VOICE)."
+
+
+class Unavailable(GpuserverError):
+    status, slug, title = 503, "media-server-down", "The media server does not answer"
+    default_advice = "It is restarted by itself; try again in a few seconds."
+
+
+class DiskFull(GpuserverError):
+    status, slug, title = 507, "disk-full", "The disk is full"
+    default_advice = "Delete avatars that are not needed, or give AVATARS_DIR more room."

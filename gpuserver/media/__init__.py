@@ -1,0 +1,1 @@
+"""Process 2: playout clock, tracks, peers, signalling."""

@@ -1,0 +1,1 @@
+"""HTTP code that both processes share."""

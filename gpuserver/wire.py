@@ -1,0 +1,342 @@
+"""What crosses a process or the network, as pydantic models. Both processes use these; nothing else parses a body.
+
+Bodies are strict. /v1/avatars and /v1/sessions ignore unknown fields (existing web servers send more); the routes log them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_avatar_id(value: str) -> str:
+    """The value itself; ValueError if it is not an avatar id."""
+    if not AVATAR_ID.fullmatch(value):
+        raise ValueError("must be 1 to 64 characters of A-Z a-z 0-9 _ -")
+    return value
+
+
+def _int_to_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+AvatarId = Annotated[str, AfterValidator(check_avatar_id)]
+Reference = Annotated[str, BeforeValidator(_int_to_text), Field(min_length=1, max_length=200)]  # tutor_id, student_id: int or text
+ShortText = Annotated[str, Field(max_length=200)]
+SpokenText = Annotated[str, Field(max_length=100_000)]
+
+
+class Tolerant(BaseModel):
+    """A body whose unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class Strict(BaseModel):
+    """A body whose unknown fields are refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------- avatars
+
+
+class CreateAvatar(Tolerant):
+    """POST /v1/avatars."""
+
+    avatar_id: AvatarId
+    video_path: Annotated[str, Field(min_length=1, max_length=4096)]
+    apply_blur: bool = False
+    tutor_id: Reference | None = None
+
+
+class AvatarCreated(Strict):
+    """201 of POST /v1/avatars and /v1/avatars/upload."""
+
+    status: Literal["success"] = "success"
+    avatar_id: str
+    avatar_path: str
+    message: str
+    mock: bool = False
+
+
+class QualityReport(Tolerant):
+    """What preparation found in the video. Openings are in units of the mouth's width."""
+
+    source_frames: int  # frames at 25 fps before cutting
+    used_frames: int
+    frames_without_face: int
+    face_width: int  # pixels, median
+    mouth_width: int  # pixels, median
+    mouth_opening_at_rest: float  # median
+    advice: list[str] = []
+
+
+class AvatarInfo(Tolerant):
+    """GET /v1/avatars/{id}, and avatar.json in the avatar's folder (without avatar_path, bytes and last_used_at there)."""
+
+    avatar_id: AvatarId
+    tutor_id: str | None = None
+    engine: str = "warp"
+    frames: int
+    fps: int = 25
+    width: int
+    height: int
+    seconds: float
+    bytes: int = 0
+    created_at: Annotated[datetime, Field(strict=False)]
+    last_used_at: Annotated[datetime | None, Field(strict=False)] = None
+    apply_blur: bool = False
+    mock: bool = False
+    avatar_path: str = ""
+    quality: QualityReport
+
+
+class AvatarList(Strict):
+    """GET /v1/avatars."""
+
+    total: int
+    avatars: list[str] | list[AvatarInfo]
+
+
+# ---------------------------------------------------------------- sessions
+
+
+class HistoryItem(Strict):
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[str, Field(max_length=32_000)]
+
+
+class CreateSession(Tolerant):
+    """POST /v1/sessions."""
+
+    tutor_id: Reference
+    student_id: Reference
+    avatar_id: AvatarId | None = None
+    kb_id: Reference | None = None
+    voice: ShortText | None = None
+    model: ShortText | None = None
+    system_prompt: Annotated[str, Field(max_length=32_000)] | None = None
+    history: Annotated[list[HistoryItem], Field(max_length=50)] = []
+
+
+class IceServer(Strict):
+    urls: list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+class WebRtcConfig(Strict):
+    """GET /v1/webrtc/config; the browser's RTCConfiguration plus what an operator wants to see."""
+
+    iceServers: list[IceServer] = []
+    iceTransportPolicy: Literal["all", "relay"] = "all"
+    publicIp: str | None = None
+    portRange: list[int] | None = None
+
+
+class SessionCreated(Strict):
+    """201 of POST /v1/sessions."""
+
+    session_id: str
+    engine_url: str
+    engine_token: str
+    status: Literal["active"] = "active"
+    avatar_id: str
+    webrtc: WebRtcConfig
+
+
+class SessionInfo(Strict):
+    """GET /v1/sessions/{id}."""
+
+    session_id: str
+    status: Literal["active"] = "active"
+    tutor_id: str
+    student_id: str
+    avatar_id: str
+    kb_id: str | None = None
+    created_at: Annotated[datetime, Field(strict=False)]
+    idle_seconds: float
+    connected: bool  # a peer is attached
+    speaking: bool
+
+
+class SessionList(Strict):
+    """GET /v1/sessions."""
+
+    total: int
+    sessions: list[SessionInfo]
+
+
+class Offer(Strict):
+    """POST /v1/sessions/{id}/offer, and its answer."""
+
+    sdp: Annotated[str, Field(min_length=1, max_length=64_000)]
+    type: Literal["offer", "answer"]
+
+
+class IceCandidate(Strict):
+    """PATCH /v1/sessions/{id}/ice: RTCIceCandidate.toJSON() of the browser. An empty candidate means there are no more."""
+
+    candidate: Annotated[str, Field(max_length=2_000)]
+    sdpMid: ShortText | None = None
+    sdpMLineIndex: Annotated[int, Field(ge=0, le=64)] | None = None
+    usernameFragment: ShortText | None = None
+
+
+# ---------------------------------------------------------------- WebSocket, client to server
+
+
+class Ask(Strict):
+    """A question for the language model. queue: append instead of replacing the running Turn."""
+
+    type: Literal["ask"]
+    text: SpokenText
+    queue: bool = False
+
+
+class Say(Strict):
+    """Text to be spoken as it is."""
+
+    type: Literal["say"]
+    text: SpokenText
+    queue: bool = False
+
+
+class LegacyText(Tolerant):
+    """What the existing web client sends instead of `ask`."""
+
+    type: Literal["text", "text_webrtc"]
+    content: SpokenText
+
+
+class Interrupt(Strict):
+    type: Literal["interrupt"]
+
+
+class WebRtcOffer(Tolerant):
+    type: Literal["webrtc_offer"]
+    sdp: Annotated[str, Field(min_length=1, max_length=64_000)]
+
+
+class WebRtcIceCandidate(Tolerant):
+    type: Literal["webrtc_ice_candidate"]
+    candidate: IceCandidate | None  # null: there are no more
+
+
+class Ping(Tolerant):
+    type: Literal["ping"]
+
+
+ClientMessage = Annotated[Ask | Say | LegacyText | Interrupt | WebRtcOffer | WebRtcIceCandidate | Ping, Field(discriminator="type")]
+
+
+# ---------------------------------------------------------------- WebSocket, server to client
+
+
+class TextStream(Strict):
+    """A piece of the answer's text as the language model writes it."""
+
+    type: Literal["text_stream"] = "text_stream"
+    turn: int
+    delta: str
+
+
+class TextComplete(Strict):
+    type: Literal["text_complete"] = "text_complete"
+    turn: int
+    text: str
+
+
+class SpeechStarted(Strict):
+    """The first sound of the answer has left the server. at_ms: since the question."""
+
+    type: Literal["speech_started"] = "speech_started"
+    turn: int
+    at_ms: float
+
+
+class SpeechEnded(Strict):
+    """The answer has been said, or was interrupted. heard: characters of the spoken text that were played."""
+
+    type: Literal["speech_ended"] = "speech_ended"
+    turn: int
+    heard: int
+    text: str  # the spoken text as far as it was heard
+
+
+class Interrupted(Strict):
+    """ms: from the interrupt to the last audible sample."""
+
+    type: Literal["interrupted"] = "interrupted"
+    turn: int
+    ms: float
+
+
+class TraceEvent(Strict):
+    """The stages of a Turn in milliseconds since it was asked; a stage that was not reached is missing."""
+
+    type: Literal["trace"] = "trace"
+    turn: int
+    marks: dict[str, float]
+    model: str | None = None
+    voice: str | None = None
+
+
+class Notice(Strict):
+    """Something the user should know while the work goes on: a fallback, a sentence that no voice can speak."""
+
+    type: Literal["notice"] = "notice"
+    turn: int | None = None
+    code: str
+    text: str
+
+
+class WebRtcAnswer(Strict):
+    type: Literal["webrtc_answer"] = "webrtc_answer"
+    sdp: str
+
+
+class WebRtcServerCandidate(Strict):
+    type: Literal["webrtc_ice_candidate"] = "webrtc_ice_candidate"
+    candidate: IceCandidate | None
+
+
+class ErrorEvent(Strict):
+    """error: an RFC 9457 problem object."""
+
+    type: Literal["error"] = "error"
+    turn: int | None = None
+    error: dict[str, object]
+
+
+class SessionLost(Strict):
+    """The session is gone: it ended, or the media server restarted. Create a new one."""
+
+    type: Literal["session_lost"] = "session_lost"
+    reason: str
+
+
+class Pong(Strict):
+    type: Literal["pong"] = "pong"
+
+
+ServerMessage = (
+    TextStream
+    | TextComplete
+    | SpeechStarted
+    | SpeechEnded
+    | Interrupted
+    | TraceEvent
+    | Notice
+    | WebRtcAnswer
+    | WebRtcServerCandidate
+    | ErrorEvent
+    | SessionLost
+    | Pong
+)
