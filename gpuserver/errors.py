@@ -6,13 +6,17 @@ GpuserverError
 │   ├── VideoUrlRefused          video_path is a URL
 │   └── InvalidSdp               an offer that cannot be answered
 ├── Unauthorized (401)           a missing or wrong token
-├── VideoPathForbidden (403)     outside VIDEO_DIRS
+├── Forbidden (403)
+│   ├── VideoPathForbidden       outside VIDEO_DIRS
+│   └── ForeignOrigin            a web page of another site calls, or calls by a name that is not ours
 ├── NotFound (404)
 │   ├── AvatarNotFound, VideoNotFound, SessionNotFound, JobNotFound
+├── TooSlow (408)                a request body that trickles in
 ├── Conflict (409)
 │   ├── AvatarExists, AvatarInUse
 ├── TooLarge (413)               a limit on bytes
 ├── Unreadable (415)             not a video that can be decoded
+├── UnsupportedMediaType (415)   a Content-Type or Content-Encoding that is not taken
 ├── Unprocessable (422)
 │   ├── NoUsableFace, VideoLimitExceeded
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
@@ -21,7 +25,8 @@ GpuserverError
 ├── UpstreamFailed (502)
 │   ├── LanguageModelFailed, VoiceFailed
 ├── Unavailable (503)            the media server is down
-└── DiskFull (507)
+├── DiskFull (507)
+└── CannotStart                  a server refuses to start; never sent over HTTP
 
 Each class knows its HTTP status and its problem type (RFC 9457). `detail` says what happened, `advice` what to do about it.
 """
@@ -86,9 +91,19 @@ class Unauthorized(GpuserverError):
     default_advice = "Send the session's engine_token as 'Authorization: Bearer …' or as ?token=…."
 
 
-class VideoPathForbidden(GpuserverError):
-    status, slug, title = 403, "video-path-forbidden", "video_path lies outside VIDEO_DIRS"
+class Forbidden(GpuserverError):
+    status, slug, title = 403, "forbidden", "This is not allowed"
+    default_advice = "Ask whoever runs this server."
+
+
+class VideoPathForbidden(Forbidden):
+    slug, title = "video-path-forbidden", "video_path lies outside VIDEO_DIRS"
     default_advice = "Move the video under one of VIDEO_DIRS, add its folder to VIDEO_DIRS, or upload the video."
+
+
+class ForeignOrigin(Forbidden):
+    slug, title = "foreign-origin", "The call comes from a web page of another site"
+    default_advice = "Open the server's own page, or set PUBLIC_URL to the address that browsers use."
 
 
 class NotFound(GpuserverError):
@@ -116,6 +131,11 @@ class JobNotFound(NotFound):
     default_advice = "Jobs are forgotten some time after they end. GET /v1/avatars shows whether the avatar exists."
 
 
+class TooSlow(GpuserverError):
+    status, slug, title = 408, "too-slow", "The request body arrives too slowly"
+    default_advice = "Send it again over a faster connection."
+
+
 class Conflict(GpuserverError):
     status, slug, title = 409, "conflict", "The request conflicts with what is there"
     default_advice = "Look at the current state and decide."
@@ -139,6 +159,11 @@ class TooLarge(GpuserverError):
 class Unreadable(GpuserverError):
     status, slug, title = 415, "unreadable-video", "This is not a video that can be read"
     default_advice = "Send an MP4, MOV, MKV, WebM or AVI file with a video track, for example H.264 in MP4."
+
+
+class UnsupportedMediaType(GpuserverError):
+    status, slug, title = 415, "unsupported-media-type", "The body's type or encoding is not taken"
+    default_advice = "Send JSON as application/json and files as multipart/form-data, without Content-Encoding."
 
 
 class Unprocessable(GpuserverError):
@@ -194,3 +219,8 @@ class Unavailable(GpuserverError):
 class DiskFull(GpuserverError):
     status, slug, title = 507, "disk-full", "The disk is full"
     default_advice = "Delete avatars that are not needed, or give AVATARS_DIR more room."
+
+
+class CannotStart(GpuserverError):
+    slug, title = "cannot-start", "The server cannot start"
+    default_advice = "Correct the setting and start again."
