@@ -307,8 +307,8 @@ class Played:
 class Stage(Protocol):
     """Where the frames of a Turn go: a playout with a clock, or a file without one. All calls from one event loop."""
 
-    def book(self) -> int:
-        """The loop position of the next frame to be put: right after the last booked one, or where the idle loop will be."""
+    def book(self, generation: Generation) -> int:
+        """The loop position of the generation's next frame: right after the last booked one, or where the idle loop will be."""
         ...
 
     def due(self, position: int) -> float:
