@@ -1,0 +1,62 @@
+"""Who may call: the secret between the two processes, and the tokens of sessions."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from aiohttp import web
+
+from gpuserver.config import Settings
+from gpuserver.errors import Unauthorized
+
+INTERNAL_HEADER = "X-Internal-Secret"
+
+
+def internal_secret(settings: Settings) -> str:
+    """INTERNAL_SECRET, else the content of .secret beside AVATARS_DIR, generated at the first start (mode 600)."""
+    if settings.internal_secret is not None:
+        return settings.internal_secret.get_secret_value()
+    path = settings.avatars_dir.parent / ".secret"
+    if not path.exists():
+        _publish_secret(path)
+    return path.read_text(encoding="ascii").strip()
+
+
+def require_internal(request: web.Request, secret: str) -> None:
+    """Let only the other process through. Raises Unauthorized."""
+    if not same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
+        raise Unauthorized(
+            f"This call needs the header {INTERNAL_HEADER}.",
+            advice="Sessions are made and listed through the management API (port 9000), which holds the secret.",
+        )
+
+
+def engine_token_of(request: web.Request) -> str:
+    """The token that a browser sent, as 'Authorization: Bearer …' or ?token=…; empty if there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return request.query.get("token", "")
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Compare in a time that tells nothing about where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+
+
+def _publish_secret(path: Path) -> None:
+    """Write a new secret, whole or not at all; of two processes that start at once the first one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(32))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # the other process was first; both read its secret
+    finally:
+        draft.unlink()

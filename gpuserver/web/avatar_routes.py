@@ -1,0 +1,149 @@
+"""/v1/avatars: create, upload, list, show, preview and delete avatars. The same code in both processes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
+from gpuserver.web.interim import while_client_waits
+from gpuserver.web.problem import invalid_input
+from gpuserver.web.uploads import Form, receive_form
+from gpuserver.wire import AvatarCreated, AvatarList, CreateAvatar, check_avatar_id
+
+PREPARATIONS_AT_ONCE = 2  # each one is a child process that keeps a core busy
+FILE_FIELD = "video_file"
+
+
+class AvatarUsers(Protocol):
+    """Knows which sessions show an avatar, and can end them."""
+
+    async def showing(self, avatar_id: str) -> list[str]:
+        """Ids of the sessions that show the avatar."""
+        ...
+
+    async def end(self, session_ids: list[str]) -> None:
+        """End these sessions; one that is already gone is no error."""
+        ...
+
+
+def add_avatar_routes(app: web.Application, manager: AvatarManager, users: AvatarUsers, *, max_upload_mb: int) -> None:
+    """Serve /v1/avatars… from `app`. The manager must be started before the first request."""
+    routes = AvatarRoutes(manager, users, max_upload_bytes=max_upload_mb * 1024**2)
+    app.cleanup_ctx.append(routes.run)
+    app.router.add_post("/v1/avatars", routes.create)
+    app.router.add_post("/v1/avatars/upload", routes.upload)
+    app.router.add_get("/v1/avatars", routes.list)
+    app.router.add_get("/v1/avatars/{avatar_id}", routes.show)
+    app.router.add_get("/v1/avatars/{avatar_id}/preview", routes.preview)
+    app.router.add_delete("/v1/avatars/{avatar_id}", routes.delete)
+
+
+class AvatarRoutes:
+    def __init__(self, manager: AvatarManager, users: AvatarUsers, *, max_upload_bytes: int):
+        self._manager = manager
+        self._users = users
+        self._max_upload_bytes = max_upload_bytes
+        self._executor = ThreadPoolExecutor(PREPARATIONS_AT_ONCE, thread_name_prefix="preparation")
+
+    async def run(self, _app: web.Application) -> AsyncIterator[None]:
+        """The life of these routes, as a cleanup_ctx."""
+        yield
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST /v1/avatars: from a video on this machine."""
+        replace = query_flag(request, "replace")
+        body = await read_body(request, CreateAvatar)
+
+        def work(cancel: threading.Event) -> AvatarCreated:
+            return self._manager.create(body, replace=replace, cancel=cancel)
+
+        return _created(await while_client_waits(request, self._executor, work))
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """POST /v1/avatars/upload: from a video in the request."""
+        replace = query_flag(request, "replace")
+        folder, limit = self._manager.uploads_dir, self._max_upload_bytes
+        async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit) as form:
+            body, video = _parse_upload(request, form)
+
+            def work(cancel: threading.Event) -> AvatarCreated:
+                return self._manager.create_from_file(
+                    body.avatar_id, video, apply_blur=body.apply_blur, tutor_id=body.tutor_id, replace=replace, cancel=cancel
+                )
+
+            return _created(await while_client_waits(request, self._executor, work))
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/avatars: the ids; with ?detail=true all that is known."""
+        found = await asyncio.to_thread(self._manager.infos if query_flag(request, "detail") else self._manager.ids)
+        return _json(AvatarList(total=len(found), avatars=found))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /v1/avatars/{avatar_id}."""
+        return _json(await asyncio.to_thread(self._manager.info, _avatar_id(request)))
+
+    async def preview(self, request: web.Request) -> web.FileResponse:
+        """GET /v1/avatars/{avatar_id}/preview: a JPEG."""
+        path = await asyncio.to_thread(self._manager.preview, _avatar_id(request))
+        # The same id may show another face after ?replace=true: the browser asks again, a 304 is cheap.
+        return web.FileResponse(path, headers={"Content-Type": "image/jpeg", "Cache-Control": "no-cache"})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE /v1/avatars/{avatar_id}; ?force=true ends the sessions that show it."""
+        avatar_id = _avatar_id(request)
+        force = query_flag(request, "force")
+        await asyncio.to_thread(self._manager.info, avatar_id)  # AvatarNotFound comes before AvatarInUse
+        session_ids = await self._users.showing(avatar_id)
+        if session_ids and not force:
+            raise AvatarInUse(f"{len(session_ids)} session(s) show {avatar_id}.", extra={"sessions": session_ids})
+        if session_ids:
+            await self._users.end(session_ids)
+        await asyncio.to_thread(self._manager.delete, avatar_id)
+        return web.Response(status=204)
+
+
+def _avatar_id(request: web.Request) -> str:
+    try:
+        return check_avatar_id(request.match_info["avatar_id"])
+    except ValueError as error:
+        raise InvalidAvatarId(f"avatar_id: {error}.") from error
+
+
+class _UploadFields(CreateAvatar):
+    """The text fields of an upload: those of CreateAvatar, with the file in the place of video_path."""
+
+    video_path: str = ""
+
+
+def _parse_upload(request: web.Request, form: Form) -> tuple[CreateAvatar, Path]:
+    if form.file is None:
+        raise InvalidInput(f"{FILE_FIELD}: the form has no such file.", advice=f"Send the video as the form field {FILE_FIELD}.")
+    known = {"avatar_id", "apply_blur", "tutor_id"}
+    log_unknown_fields(request, set(form.fields) - known)
+    values: dict[str, object] = {name: form.fields[name] for name in known & set(form.fields)}
+    values["apply_blur"] = parse_flag("apply_blur", form.fields.get("apply_blur", ""))
+    if not values.get("tutor_id"):
+        values["tutor_id"] = None  # an HTML form sends an empty field for "none"
+    try:
+        return _UploadFields.model_validate(values), form.file
+    except ValidationError as error:
+        raise invalid_input(error) from error
+
+
+def _created(created: AvatarCreated) -> web.Response:
+    return _json(created, status=201, headers={"Location": f"/v1/avatars/{created.avatar_id}"})
+
+
+def _json(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json", headers=headers)

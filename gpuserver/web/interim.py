@@ -1,0 +1,54 @@
+"""Keeps a client waiting: `102 Processing` while long work runs, so that its read time-out does not strike.
+
+httpx gives up after 5 s without a byte, curl and aiohttp after longer; all of them skip interim responses (RFC 9110, 15.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Executor
+from typing import Protocol, TypeVar
+
+from aiohttp import HttpVersion11, web
+
+INTERVAL_SECONDS = 1.0
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+# Python's http.client takes any interim response but 100 for the final one; these clients wait without a time-out by default.
+CANNOT_SKIP_INTERIM = ("python-requests/", "python-urllib/", "python-urllib3/")
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+class Work(Protocol[T_co]):
+    """Blocking work that looks at `cancel` and gives up soon after it is set."""
+
+    def __call__(self, cancel: threading.Event) -> T_co: ...
+
+
+async def while_client_waits(request: web.Request, executor: Executor, work: Work[T]) -> T:
+    """Run `work` on a thread and return its result; cancel it when the client goes away.
+
+    Does not return or raise before the work has ended, so that the caller may clean up behind it.
+    """
+    cancel = threading.Event()
+    future = asyncio.get_running_loop().run_in_executor(executor, work, cancel)
+    try:
+        while not (await asyncio.wait([future], timeout=INTERVAL_SECONDS))[0]:
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                cancel.set()
+            elif _skips_interim(request):
+                transport.write(PROCESSING)
+    except asyncio.CancelledError:
+        cancel.set()
+        await asyncio.wait([future])
+        raise
+    return await future
+
+
+def _skips_interim(request: web.Request) -> bool:
+    agent = request.headers.get("User-Agent", "").lower()
+    return request.version >= HttpVersion11 and not agent.startswith(CANNOT_SKIP_INTERIM)

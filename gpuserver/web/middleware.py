@@ -1,0 +1,45 @@
+"""What every request of either process passes through: log line, security headers, problem+json, origin check."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gpuserver.config import Settings
+from gpuserver.web.origin import origin_middleware
+from gpuserver.web.problem import problem_middleware
+
+log = structlog.get_logger(__name__)
+
+
+def middlewares(settings: Settings) -> list[Middleware]:
+    """For web.Application(middlewares=…), outermost first."""
+    return [request_log_middleware, problem_middleware, origin_middleware(settings)]
+
+
+@web.middleware
+async def request_log_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One line per request: the path without its query, which may hold a token."""
+    started = time.monotonic()
+    status = 499  # where the client goes away first
+    try:
+        response = await handler(request)
+        status = response.status
+    except web.HTTPException as error:  # redirects and 304 pass through the problem middleware as they are
+        status = error.status
+        raise
+    finally:
+        write = log.debug if request.path == "/health" or request.path.startswith("/static/") else log.info
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        write("request", method=request.method, path=request.path[:200], status=status, ms=milliseconds)
+    return response
+
+
+async def add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """An on_response_prepare signal: nothing is sniffed, and answers of the API are not kept by caches."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers.setdefault("Cache-Control", "no-store")

@@ -1,0 +1,88 @@
+"""Where a request comes from: the address that the client used, and whether a page of another site sent it."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from yarl import URL
+
+from gpuserver.config import LOOPBACK_HOSTS, Settings
+from gpuserver.errors import ForeignOrigin, InvalidInput
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def public_url(request: web.Request, settings: Settings) -> URL:
+    """The address at which the client reaches this server: PUBLIC_URL, else the request's own, without a path.
+
+    X-Forwarded-Proto and -Host count only from TRUSTED_PROXIES. Raises InvalidInput for an unusable Host header.
+    """
+    if settings.public_url:
+        return URL(settings.public_url.rstrip("/"))
+    scheme, host = request.scheme, request.host
+    if _through_trusted_proxy(request, settings):
+        scheme = _first(request.headers.get("X-Forwarded-Proto")) or scheme
+        host = _first(request.headers.get("X-Forwarded-Host")) or host
+    try:
+        url = URL(f"{scheme}://{host}")
+    except ValueError as error:
+        raise InvalidInput("The Host header is not a host.") from error
+    if url.scheme not in {"http", "https"} or not url.host or url.path_qs != "/" or url.user is not None:
+        raise InvalidInput("The Host header is not a host.")
+    return url.origin()
+
+
+def origin_middleware(settings: Settings) -> Middleware:
+    """Refuse what a web page of another site makes a browser send (CSRF), also under a rebound name (DNS rebinding)."""
+
+    @web.middleware
+    async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/health":
+            _check_host(request, settings)
+            if request.method not in SAFE_METHODS or request.headers.get("Upgrade") is not None:
+                _check_origin(request, settings)
+        return await handler(request)
+
+    return check_origin
+
+
+def _check_host(request: web.Request, settings: Settings) -> None:
+    """On a loopback bind only this machine's names are ours; a foreign name that resolves to 127.0.0.1 is an attack."""
+    if not settings.bound_to_loopback:
+        return
+    url = public_url(request, settings.model_copy(update={"public_url": None}))
+    if url.host in LOOPBACK_HOSTS or _through_trusted_proxy(request, settings):
+        return
+    if settings.public_url and url.host == URL(settings.public_url).host:
+        return
+    raise ForeignOrigin(
+        f"The server was called as {url.host}, which is not its name.",
+        advice="Call it as 127.0.0.1 or localhost, or set PUBLIC_URL to the address that clients use.",
+    )
+
+
+def _check_origin(request: web.Request, settings: Settings) -> None:
+    origin = request.headers.get("Origin")
+    if origin is None:  # not a browser
+        return
+    host = urlsplit(origin).hostname if origin != "null" else None
+    own = {public_url(request, settings).host, public_url(request, settings.model_copy(update={"public_url": None})).host}
+    if settings.bound_to_loopback and own & LOOPBACK_HOSTS:
+        own |= LOOPBACK_HOSTS  # a page that another server of this machine's user serves
+    if host is None or host not in own:
+        raise ForeignOrigin("The Origin header names another site.")
+
+
+def _through_trusted_proxy(request: web.Request, settings: Settings) -> bool:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    if not peer or not settings.trusted_proxies:
+        return False
+    address = ipaddress.ip_address(peer[0])
+    return any(address in ipaddress.ip_network(proxy, strict=False) for proxy in settings.trusted_proxies)
+
+
+def _first(header: str | None) -> str:
+    return (header or "").split(",")[0].strip()

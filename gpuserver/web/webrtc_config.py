@@ -1,0 +1,27 @@
+"""What a browser needs to know before it opens a peer connection."""
+
+from __future__ import annotations
+
+from gpuserver.config import Settings
+from gpuserver.wire import IceServer, WebRtcConfig
+
+
+def webrtc_config(settings: Settings) -> WebRtcConfig:
+    """GET /v1/webrtc/config, from the settings; without WEBRTC_STUN_SERVER and WEBRTC_TURN_SERVER no server is named."""
+    servers = []
+    if settings.webrtc_stun_server:
+        servers.append(IceServer(urls=[_with_scheme("stun", settings.webrtc_stun_server)]))
+    if settings.webrtc_turn_server:
+        password = settings.webrtc_turn_password
+        servers.append(
+            IceServer(
+                urls=[_with_scheme("turn", settings.webrtc_turn_server)],
+                username=settings.webrtc_turn_username,
+                credential=None if password is None else password.get_secret_value(),
+            )
+        )
+    return WebRtcConfig(iceServers=servers, iceTransportPolicy=settings.webrtc_ice_policy)
+
+
+def _with_scheme(scheme: str, server: str) -> str:
+    return server if server.startswith((scheme + ":", scheme + "s:")) else f"{scheme}:{server}"
