@@ -1,0 +1,153 @@
+"""One browser's connection: offer in, answer out, then picture and sound of one playout until either side ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+
+from gpuserver.errors import InvalidSdp
+from gpuserver.media.clock import Clock
+from gpuserver.media.encoder import raise_start_bitrate
+from gpuserver.media.ice import remote_candidate
+from gpuserver.media.sdp import ReadOffer
+from gpuserver.media.tracks import Ticking, make_tracks
+from gpuserver.wire import IceCandidate
+
+NEGOTIATION_SECONDS = 1.5  # aiortc needs 20 ms; with a STUN or TURN server, aioice's 5 s per server come on top
+GATHERING_SECONDS = 5.5
+CONNECT_SECONDS = 30.0  # from the answer to the first connection; aioice itself would wait for ever
+CLOSE_SECONDS = 1.0
+ENDED = frozenset({"failed", "closed"})
+
+# What aiortc raises when an offer that parses cannot be answered.
+NEGOTIATION_ERRORS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    InternalError,
+    InvalidAccessError,
+    InvalidStateError,
+    KeyError,
+    OperationError,
+    RuntimeError,  # a StopIteration inside a coroutine
+    TypeError,
+    ValueError,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Peer:
+    """A connection that sends one playout's picture and sound.
+
+    on_connected is called once the browser is there, on_ended exactly once after an answered peer has ended, whoever ended it.
+    """
+
+    def __init__(
+        self,
+        playout: Ticking,
+        clock: Clock,
+        configuration: RTCConfiguration,
+        *,
+        on_connected: Callable[[], None],
+        on_ended: Callable[[], None],
+    ):
+        self._connection = RTCPeerConnection(configuration)
+        self._limit = NEGOTIATION_SECONDS + (GATHERING_SECONDS if configuration.iceServers else 0.0)
+        self._on_connected = on_connected
+        self._on_ended = on_ended
+        self._states: asyncio.Queue[str] = asyncio.Queue(maxsize=16)  # a connection goes through 5 states at most
+        self._watch: asyncio.Task[None] | None = None
+        self._username_fragment: str | None = None
+        self._picture, self._sound = make_tracks(playout, clock)
+        for track in (self._sound, self._picture):
+            self._connection.addTransceiver(track, direction="sendonly")
+            track.add_listener("ended", self._note_track_ended)
+        self._connection.add_listener("connectionstatechange", self._note_state)
+
+    async def answer(self, offer: ReadOffer) -> str:
+        """The SDP answer, with our candidates. Raises InvalidSdp; the peer is then to be closed."""
+        try:
+            async with asyncio.timeout(self._limit):
+                await self._negotiate(offer.text)
+                await self._add(offer.candidates)
+        except TimeoutError as error:
+            raise InvalidSdp(f"The offer could not be answered within {self._limit:.1f} s.") from error
+        except NEGOTIATION_ERRORS as error:
+            raise InvalidSdp("The offer cannot be answered: no codec in common, or sections that contradict each other.") from error
+        self._username_fragment = offer.username_fragment
+        self._watch = asyncio.create_task(self._watch_over(), name="peer")
+        return str(self._connection.localDescription.sdp)
+
+    def awaits(self, candidate: IceCandidate) -> bool:
+        """Whether the candidate belongs to the offer that this peer has answered, as far as it says."""
+        return candidate.usernameFragment is None or candidate.usernameFragment == self._username_fragment
+
+    async def add_candidate(self, candidate: IceCandidate) -> None:
+        """Take a trickled candidate; one that is of no use is ignored. Raises InvalidInput for a malformed one."""
+        await self._add([candidate])
+
+    async def aclose(self) -> None:
+        """End the connection; returns when nothing of it is left. May be called at any time and again."""
+        if self._watch is None:
+            await self._close_connection()
+        else:
+            self._note("closed")
+            await self._watch
+
+    async def _negotiate(self, sdp: str) -> None:
+        connection = self._connection
+        await connection.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        for transceiver in connection.getTransceivers():
+            if transceiver.kind == "video":
+                raise_start_bitrate(transceiver)
+        await connection.setLocalDescription(await connection.createAnswer())
+
+    async def _add(self, candidates: Iterable[IceCandidate]) -> None:
+        for candidate in candidates:
+            parsed = remote_candidate(candidate)
+            if parsed is not None:
+                await self._connection.addIceCandidate(parsed)
+
+    async def _watch_over(self) -> None:
+        """Follow the connection until it ends, then clear up."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS) as limit:
+                while (state := await self._states.get()) not in ENDED:
+                    if state == "connected":
+                        limit.reschedule(None)
+                        self._on_connected()
+        except TimeoutError:
+            log.info("peer_never_connected", seconds=CONNECT_SECONDS)
+        finally:
+            await self._close_connection()
+            self._on_ended()
+
+    async def _close_connection(self) -> None:
+        connection = self._connection
+        self._picture.stop()
+        self._sound.stop()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
+        except (TimeoutError, *NEGOTIATION_ERRORS) as error:
+            # aiortc gives up half way: its sockets are closed one by one, else they stay open for ever.
+            log.warning("peer_close_failed", error=repr(error))
+            for transport in {transceiver.receiver.transport for transceiver in connection.getTransceivers()}:
+                await transport.transport.stop()
+        connection.remove_all_listeners()
+
+    def _note_state(self) -> None:
+        self._note(self._connection.connectionState)
+
+    def _note_track_ended(self) -> None:
+        """A sender has given up its track: without it the connection is of no use, and the browser learns it by the close."""
+        self._note("failed")
+
+    def _note(self, state: str) -> None:
+        if not self._states.full():
+            self._states.put_nowait(state)
