@@ -5,6 +5,7 @@ Names are part of the contract; .env.example describes every one of them, and a 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
+WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[\w./~\-]*)?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 # Part of the contract, without effect in this version: naming one of them earns a warning at start.
@@ -125,6 +127,20 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        if value is not None and not WEB_ADDRESS.fullmatch(value):
+            raise ValueError("must be an address such as https://gpu.example.org")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy, strict=False)
+        return value
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
