@@ -16,12 +16,15 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def public_url(request: web.Request, settings: Settings) -> URL:
-    """The address at which the client reaches this server: PUBLIC_URL, else the request's own, without a path.
+    """The address at which clients reach this server: PUBLIC_URL, else the one that this client used. Raises InvalidInput."""
+    return URL(settings.public_url.rstrip("/")) if settings.public_url else called_url(request, settings)
 
-    X-Forwarded-Proto and -Host count only from TRUSTED_PROXIES. Raises InvalidInput for an unusable Host header.
+
+def called_url(request: web.Request, settings: Settings) -> URL:
+    """The address that this client used, without a path. X-Forwarded-Proto and -Host count only from TRUSTED_PROXIES.
+
+    Raises InvalidInput for an unusable Host header.
     """
-    if settings.public_url:
-        return URL(settings.public_url.rstrip("/"))
     scheme, host = request.scheme, request.host
     if _through_trusted_proxy(request, settings):
         scheme = _first(request.headers.get("X-Forwarded-Proto")) or scheme
@@ -53,13 +56,12 @@ def _check_host(request: web.Request, settings: Settings) -> None:
     """On a loopback bind only this machine's names are ours; a foreign name that resolves to 127.0.0.1 is an attack."""
     if not settings.bound_to_loopback:
         return
-    url = public_url(request, settings.model_copy(update={"public_url": None}))
-    if url.host in LOOPBACK_HOSTS or _through_trusted_proxy(request, settings):
-        return
-    if settings.public_url and url.host == URL(settings.public_url).host:
+    host = called_url(request, settings).host
+    own = LOOPBACK_HOSTS | ({URL(settings.public_url).host} if settings.public_url else set())
+    if host in own or _through_trusted_proxy(request, settings):
         return
     raise ForeignOrigin(
-        f"The server was called as {url.host}, which is not its name.",
+        f"The server was called as {host}, which is not its name.",
         advice="Call it as 127.0.0.1 or localhost, or set PUBLIC_URL to the address that clients use.",
     )
 
@@ -69,7 +71,7 @@ def _check_origin(request: web.Request, settings: Settings) -> None:
     if origin is None:  # not a browser
         return
     host = urlsplit(origin).hostname if origin != "null" else None
-    own = {public_url(request, settings).host, public_url(request, settings.model_copy(update={"public_url": None})).host}
+    own = {public_url(request, settings).host, called_url(request, settings).host}
     if settings.bound_to_loopback and own & LOOPBACK_HOSTS:
         own |= LOOPBACK_HOSTS  # a page that another server of this machine's user serves
     if host is None or host not in own:

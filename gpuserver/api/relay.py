@@ -1,0 +1,123 @@
+"""/ws/{session_id}: carries WebSocket messages between a client and the media server, both ways.
+
+Each direction has one message in flight: a receiver that does not read holds back the sender, and nothing piles up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+import aiohttp
+import structlog
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from gpuserver.api.media_client import MESSAGE_LIMIT, MediaClient
+from gpuserver.api.sessions import session_id_of
+from gpuserver.web.auth import engine_token_of
+from gpuserver.wire import SessionLost
+
+HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
+CLOSE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Which side ended the conversation, and how."""
+
+    by_media: bool
+    code: int | None  # None: without a close frame
+    reason: str = ""
+
+
+def add_relay_routes(app: web.Application, media: MediaClient) -> None:
+    """Serve /ws/{session_id} and /ws/ws/{session_id}, which existing web clients use."""
+    relay = Relay(media)
+    app.router.add_get("/ws/{session_id}", relay.serve)
+    app.router.add_get("/ws/ws/{session_id}", relay.serve)
+    app.on_shutdown.append(relay.close)
+
+
+class Relay:
+    def __init__(self, media: MediaClient):
+        self._media = media
+        self._clients: set[web.WebSocketResponse] = set()
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """One client's connection, from its upgrade to its end."""
+        session_id = session_id_of(request)
+        client = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_LIMIT, timeout=CLOSE_SECONDS)
+        if not client.can_prepare(request).ok:
+            raise web.HTTPUpgradeRequired(reason="This address speaks WebSocket only")
+        async with self._media.websocket(session_id, engine_token_of(request)) as media:
+            await client.prepare(request)
+            self._clients.add(client)
+            try:
+                ending = await _converse(client, media)
+                log.info("websocket_ended", session_id=session_id, by_media=ending.by_media, code=ending.code)
+                await _pass_on(ending, client, media)
+            finally:
+                self._clients.discard(client)
+        return client
+
+    async def close(self, _app: web.Application) -> None:
+        """Tell all clients that this server goes away; their sessions live on in the media server."""
+        await asyncio.gather(*(client.close(code=WSCloseCode.GOING_AWAY) for client in tuple(self._clients)))
+
+
+async def _converse(client: web.WebSocketResponse, media: aiohttp.ClientWebSocketResponse) -> Ending:
+    """Carry messages both ways until one side ends."""
+    return await _first(_carry(client, media, by_media=False), _carry(media, client, by_media=True))
+
+
+async def _first(*pumps: Coroutine[None, None, Ending]) -> Ending:
+    tasks = [asyncio.create_task(pump) for pump in pumps]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task in done).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _carry(source: Socket, sink: Socket, *, by_media: bool) -> Ending:
+    while True:
+        message = await source.receive()
+        try:
+            if message.type is WSMsgType.TEXT:
+                await sink.send_str(message.data)
+            elif message.type is WSMsgType.BINARY:
+                await sink.send_bytes(message.data)
+            elif message.type is WSMsgType.CLOSE:
+                return Ending(by_media, message.data, message.extra or "")
+            else:  # ERROR, CLOSING, CLOSED
+                return Ending(by_media, source.close_code)
+        except ConnectionError:  # the sink is gone
+            return Ending(not by_media, None)
+
+
+async def _pass_on(ending: Ending, client: web.WebSocketResponse, media: aiohttp.ClientWebSocketResponse) -> None:
+    """End the other side in the same way."""
+    if not ending.by_media:
+        await media.close(code=_sendable(ending.code))
+    elif ending.code in {None, WSCloseCode.GOING_AWAY, WSCloseCode.ABNORMAL_CLOSURE}:
+        try:
+            await client.send_str(SessionLost(reason="The media server restarts. Create a new session.").model_dump_json())
+        except ConnectionError:
+            return
+        await client.close(code=WSCloseCode.SERVICE_RESTART, message=b"media server restarts")
+    else:
+        await client.close(code=_sendable(ending.code), message=ending.reason.encode()[:123])
+
+
+def _sendable(code: int | None) -> int:
+    """The code itself if it may stand in a close frame (RFC 6455, 7.4), else 1000."""
+    if code is not None and (code in range(3000, 5000) or (code in range(1000, 1015) and code not in {1004, 1005, 1006})):
+        return code
+    return WSCloseCode.OK

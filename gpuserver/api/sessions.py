@@ -1,0 +1,85 @@
+"""/v1/sessions and the signalling: passed on to the media server, where sessions live."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+from yarl import URL
+
+from gpuserver.api.media_client import MediaClient
+from gpuserver.config import Settings
+from gpuserver.errors import SessionNotFound
+from gpuserver.web.auth import engine_token_of
+from gpuserver.web.body import read_body, read_limited
+from gpuserver.web.origin import public_url
+from gpuserver.web.webrtc_config import webrtc_config
+from gpuserver.wire import CreateSession, SessionCreated
+
+SIGNALLING_LIMIT = 128 * 1024  # bytes; an offer's SDP has at most 64,000 characters
+SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def add_session_routes(app: web.Application, media: MediaClient, settings: Settings) -> None:
+    """Serve /v1/sessions…, the signalling and the WebRTC configuration from `app`."""
+    routes = SessionRoutes(media, settings)
+    app.router.add_post("/v1/sessions", routes.create)
+    app.router.add_get("/v1/sessions", routes.pass_on)
+    app.router.add_get("/v1/sessions/{session_id}", routes.pass_on)
+    app.router.add_delete("/v1/sessions/{session_id}", routes.pass_on)
+    app.router.add_post("/v1/sessions/{session_id}/offer", routes.signal)
+    app.router.add_patch("/v1/sessions/{session_id}/ice", routes.signal)
+    for path in ("/v1/webrtc/config", "/api/webrtc/config"):
+        app.router.add_get(path, routes.webrtc)
+
+
+class SessionRoutes:
+    def __init__(self, media: MediaClient, settings: Settings):
+        self._media = media
+        self._settings = settings
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST /v1/sessions: made by the media server; engine_url names the address that the client can reach."""
+        base = public_url(request, self._settings)
+        body = await read_body(request, CreateSession)
+        answer = await self._media.send("POST", "/v1/sessions", body=body.model_dump_json().encode())
+        if answer.status != 201:
+            return answer.response()
+        session = SessionCreated.model_validate_json(answer.body)
+        session = session.model_copy(update={"engine_url": engine_url(base, session.session_id)})
+        return web.Response(
+            text=session.model_dump_json(),
+            status=201,
+            content_type="application/json",
+            headers={"Location": f"/v1/sessions/{session.session_id}"},
+        )
+
+    async def pass_on(self, request: web.Request) -> web.Response:
+        """GET /v1/sessions; GET and DELETE /v1/sessions/{session_id}."""
+        path = "/v1/sessions"
+        if "session_id" in request.match_info:
+            path += f"/{session_id_of(request)}"
+        return (await self._media.send(request.method, path)).response()
+
+    async def signal(self, request: web.Request) -> web.Response:
+        """POST …/offer and PATCH …/ice, with the browser's own token."""
+        path = f"/v1/sessions/{session_id_of(request)}/{request.path.rpartition('/')[2]}"
+        body = await read_limited(request, SIGNALLING_LIMIT)
+        return (await self._media.send(request.method, path, body=body, token=engine_token_of(request))).response()
+
+    async def webrtc(self, _request: web.Request) -> web.Response:
+        """GET /v1/webrtc/config."""
+        return web.Response(text=webrtc_config(self._settings).model_dump_json(exclude_none=False), content_type="application/json")
+
+
+def engine_url(base: URL, session_id: str) -> str:
+    """ws(s)://…/ws/{session_id} on the public address."""
+    return str(base.with_scheme("wss" if base.scheme == "https" else "ws") / "ws" / session_id)
+
+
+def session_id_of(request: web.Request) -> str:
+    """The session id of the path. Raises SessionNotFound if none can have this form: it must not leave our URL's path."""
+    session_id = request.match_info["session_id"]
+    if not SESSION_ID.fullmatch(session_id):
+        raise SessionNotFound("There is no session with such an id.")
+    return session_id

@@ -1,0 +1,49 @@
+"""Process 1: the management API. It never loads torch, cv2, av or aiortc; what needs them runs elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from gpuserver.api.health import add_health_route
+from gpuserver.api.media_client import MediaClient
+from gpuserver.api.relay import add_relay_routes
+from gpuserver.api.sessions import add_session_routes
+from gpuserver.config import Settings
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.web.avatar_routes import add_avatar_routes
+from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.logs import configure_logging
+from gpuserver.web.middleware import add_security_headers, middlewares
+from gpuserver.web.serving import check_bind, serve
+from gpuserver.web.static_routes import add_static_routes
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The application. Nothing is started before it runs."""
+    app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
+    app.on_response_prepare.append(add_security_headers)
+    manager = AvatarManager(settings)
+    media = MediaClient(settings)
+
+    async def run_manager(_app: web.Application) -> AsyncIterator[None]:
+        await asyncio.to_thread(manager.start)
+        yield
+
+    app.cleanup_ctx.extend([run_manager, media.run])
+    add_health_route(app, media, manager, settings)
+    add_avatar_routes(app, manager, media, max_upload_mb=settings.max_upload_mb)
+    add_session_routes(app, media, settings)
+    add_relay_routes(app, media)
+    add_static_routes(app, settings)
+    return app
+
+
+def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve until a signal. Raises CannotStart."""
+    configure_logging(settings)
+    host, port = settings.management_api_host, settings.management_api_port
+    check_bind(settings, "MANAGEMENT_API_HOST", host)
+    asyncio.run(serve(create_app(settings), "MANAGEMENT_API", host, port, on_ready=on_ready))
