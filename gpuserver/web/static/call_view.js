@@ -1,0 +1,120 @@
+/** The call as the user sees it: the face, the conversation, the composer. */
+
+import { Call } from "./call.js";
+import { Conversation } from "./chat.js";
+import { byId } from "./dom.js";
+import { t } from "./i18n.js";
+import { Problem } from "./api.js";
+import { Stage } from "./stage.js";
+import { TraceTable } from "./trace.js";
+
+const STUDENT_KEY = "student_id";
+
+/** Who calls from this browser; made up once, so that the server can tell its callers apart. */
+function studentId() {
+  const id = localStorage.getItem(STUDENT_KEY) ?? `page-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+  localStorage.setItem(STUDENT_KEY, id);
+  return id;
+}
+
+export class CallView {
+  #stage = new Stage();
+  #conversation = new Conversation();
+  #trace = new TraceTable();
+  #call = null;
+  #turn = { number: null, interrupted: false };
+  #handlers = {
+    text_stream: ({ turn, delta }) => this.#conversation.written(turn, delta),
+    text_complete: ({ turn, text }) => this.#conversation.complete(turn, text),
+    speech_started: ({ turn }) => this.#startSpeech(turn),
+    interrupted: ({ turn }) => { this.#turn = { number: turn, interrupted: true }; },
+    speech_ended: ({ turn, text }) => this.#endSpeech(turn, text),
+    trace: (trace) => this.#trace.show(trace),
+    notice: ({ text }) => this.#conversation.note("notice", text),
+    error: ({ turn, error }) => this.#showError(turn, error),
+  };
+
+  constructor() {
+    byId("hang-up").addEventListener("click", () => this.#call?.hangUp());
+    byId("interrupt").addEventListener("click", () => this.#interrupt());
+    byId("composer").addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
+    byId("composer").addEventListener("change", () => this.draw());
+    byId("text").addEventListener("keydown", (event) => this.#typed(event));
+    document.addEventListener("keydown", ({ key }) => { if (key === "Escape") this.#interrupt(); });
+    addEventListener("pagehide", () => this.#call?.hangUp());
+  }
+
+  /** Calls the avatar; resolves after the end of the call, with the Problem that ended it or null. */
+  async talkTo(avatar) {
+    let ending = null;
+    const request = { tutor_id: avatar.tutor_id ?? "page", student_id: studentId(), avatar_id: avatar.avatar_id };
+    const call = new Call(request, () => this.#conversation.history());
+    this.#call = call;
+    this.#conversation.clear();
+    this.#trace.clear();
+    this.#stage.open(avatar);
+    call.addEventListener("state", ({ detail }) => this.#showState(detail));
+    call.addEventListener("session", ({ detail }) => { byId("call").dataset.sessionId = detail.session_id; });
+    call.addEventListener("track", ({ detail }) => this.#stage.addTrack(detail));
+    call.addEventListener("message", ({ detail }) => this.#handlers[detail.type]?.(detail));
+    call.addEventListener("unreachable", () => this.#conversation.note("problem", t("call.no_media")));
+    call.addEventListener("problem", ({ detail }) => { ending = detail; });
+    if (matchMedia("(pointer: fine)").matches) byId("text").focus(); // on a phone this would open the keyboard over the face
+    await call.run();
+    this.#stage.close();
+    this.#call = null;
+    return ending;
+  }
+
+  /** Writes everything that depends on the language or on the mode again. */
+  draw() {
+    const mode = byId("composer").elements.mode.value;
+    byId("text").placeholder = t(`composer.${mode}_placeholder`);
+    byId("text").ariaLabel = t(`composer.${mode}_placeholder`);
+    this.#stage.draw();
+    this.#trace.draw();
+  }
+
+  #showState({ state, seconds }) {
+    const isConnected = state === "connected";
+    byId("send").disabled = !isConnected;
+    if (state !== "ended") this.#stage.show(isConnected ? "listening" : state, { seconds });
+    this.draw();
+  }
+
+  #submit() {
+    const field = byId("text");
+    const text = field.value.trim();
+    const mode = byId("composer").elements.mode.value;
+    if (!text || !this.#call?.[mode](text)) return;
+    this.#conversation.asked(text, mode);
+    this.#stage.show("thinking");
+    field.value = "";
+  }
+
+  /** Enter sends, Shift+Enter starts a new line; Enter that ends the input of a Chinese word does neither. */
+  #typed(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.#submit();
+  }
+
+  #interrupt() {
+    if (!byId("interrupt").disabled) this.#call?.interrupt();
+  }
+
+  #startSpeech(turn) {
+    this.#turn = { number: turn, interrupted: false };
+    this.#stage.show("speaking");
+  }
+
+  #endSpeech(turn, text) {
+    this.#conversation.heard(turn, text, this.#turn.number === turn && this.#turn.interrupted);
+    if (this.#turn.number === turn) this.#stage.show("listening");
+  }
+
+  #showError(turn, error) {
+    this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
+    this.#stage.show("listening");
+  }
+}

@@ -1,0 +1,92 @@
+/** The conversation: what was asked, what is being answered, what the server wants to be known. */
+
+import { byId, element } from "./dom.js";
+import { t } from "./i18n.js";
+
+const REMEMBERED = 50; // the server takes no more lines of history
+const NEAR_END_PX = 80;
+
+export class Conversation {
+  #log = byId("log");
+  #lines = []; // {role, content, turn?, bubble}
+
+  constructor() {
+    this.clear();
+  }
+
+  clear() {
+    this.#lines = [];
+    this.#log.replaceChildren(element("p", { className: "empty", data: { i18n: "call.empty" } }, t("call.empty")));
+  }
+
+  /** What a session that replaces a lost one is told: [{role, content}]. */
+  history() {
+    const said = this.#lines.filter(({ content }) => content.trim());
+    return said.slice(-REMEMBERED).map(({ role, content }) => ({ role, content }));
+  }
+
+  /** The user's question. */
+  asked(text) {
+    this.#add({ role: "user", content: text });
+  }
+
+  /** A piece of the answer, as the language model writes it. */
+  written(turn, delta) {
+    const line = this.#answer(turn);
+    this.#write(line, line.content + delta);
+  }
+
+  /** The whole answer. */
+  complete(turn, text) {
+    this.#write(this.#answer(turn), text);
+  }
+
+  /** The answer has been said as far as `text`; the rest was never heard and does not count. */
+  heard(turn, text, wasInterrupted) {
+    const line = this.#answer(turn);
+    if (!line.content) this.#write(line, text);
+    if (!wasInterrupted) return;
+    line.content = text;
+    line.bubble.dataset.interrupted = "true";
+    line.bubble.append(element("em", { data: { i18n: "message.interrupted" } }, t("message.interrupted")));
+  }
+
+  /** Something beside the conversation. kind: "notice" or "problem". */
+  note(kind, text) {
+    this.#append(element("p", { className: "note", data: { kind } }, text));
+  }
+
+  #answer(turn) {
+    return this.#lines.find((line) => line.turn === turn) ?? this.#add({ role: "assistant", content: "", turn });
+  }
+
+  #add(line) {
+    const bubble = element("p", { className: "bubble", data: { role: line.role } }, line.content);
+    if (line.turn !== undefined) bubble.dataset.turn = line.turn;
+    const added = { ...line, bubble };
+    this.#lines.push(added);
+    this.#append(bubble);
+    return added;
+  }
+
+  #write(line, content) {
+    const follow = this.#isAtEnd();
+    line.content = content;
+    line.bubble.textContent = content;
+    if (follow) this.#scrollToEnd();
+  }
+
+  #append(node) {
+    this.#log.querySelector(".empty")?.remove();
+    this.#log.append(node);
+    this.#scrollToEnd();
+  }
+
+  #isAtEnd() {
+    return this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR_END_PX;
+  }
+
+  #scrollToEnd() {
+    this.#log.scrollTop = this.#log.scrollHeight;
+  }
+}
