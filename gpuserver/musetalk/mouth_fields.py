@@ -1,0 +1,146 @@
+"""How the skin around the mouth moves: a map from a wanted picture back to the source, column by column.
+
+Along every column of the mouth's grid, a few knots (nose, lip contours, chin, neck) go from their place in the source to
+their place in the wanted picture, in the same order, so that nothing folds over. Above and below the lip line there are
+two such maps; they are one at the corners and beyond, so that nothing tears there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gpuserver.domain import Floats
+from gpuserver.musetalk.mouth_geometry import CHEEK, NECK, MouthGeometry, smooth_step
+from gpuserver.musetalk.mouth_shape import Part
+
+CORNER_DROP = 0.3  # of the chin's drop
+UPPER_SHARE, LIFTED_SHARE = 0.10, 0.30  # of the opening made by the upper lip, relaxed and lifted
+UPPER_CLOSES = 0.4  # of a parted source's gap is closed by the upper lip
+LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
+INSET = 0.16  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MouthFields:
+    """The moved mouth. Curves and fields are in mouth coordinates over the grid's columns (and rows).
+
+    backward: float32 [ROWS, COLUMNS, 4]: x displacement, y displacement above the lip line, the same below, height
+    below the lip line; a pixel of the wanted picture at p shows the source at p + displacement.
+    """
+
+    upper_inner: Floats
+    lower_inner: Floats
+    rest_line: Floats  # where the lips would meet
+    place: Floats  # -1 at the left corner, 0 in the middle, 1 at the right corner
+    backward: Floats
+
+
+def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
+    """The fields that give the mouth of a picture the shape of a feature row."""
+    opening = max(float(row[Part.OPENING]), 0.0)
+    sideways = _sideways(mouth, float(row[Part.WIDTH]))
+    source_x = mouth.x - sideways
+    uo, ui, li, lo, jaw = (
+        np.interp(source_x, mouth.x, curve).astype(np.float32)
+        for curve in (mouth.upper_outer, mouth.upper_inner, mouth.lower_inner, mouth.lower_outer, mouth.jaw)
+    )
+    place = _place(mouth, source_x)
+    gap = li - ui
+    parted = float(smooth_step(0.02, 0.12, mouth.opening))
+    chin_drop = float(row[Part.JAW]) - 0.3 * (1 - UPPER_CLOSES) * mouth.opening
+
+    # Inner lips: first closed onto the rest line, then opened.
+    hold = _side_window(mouth, mouth.x)
+    corner = CORNER_DROP * chin_drop * hold
+    aperture = opening * _aperture(place, opening, float(row[Part.ROUNDING]))
+    share = UPPER_SHARE + (LIFTED_SHARE - UPPER_SHARE) * float(row[Part.LIFT])
+    rest_line = ui + UPPER_CLOSES * gap
+    upper_target = rest_line + corner - share * aperture
+    lower_target = upper_target + aperture
+
+    inset = INSET * parted * smooth_step(0.0, 0.05, gap)
+    upper_source, lower_source = ui - inset * (ui - uo), li + inset * (lo - li)
+    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.22 * float(row[Part.PRESS]) - 0.25 * float(smooth_step(0.15, 0.5, opening))
+    upper_outer_target = upper_target - (upper_source - uo) * (1 + (fuller - 1) * 0.7)
+    lower_outer_target = lower_target + (lo - lower_source) * fuller
+
+    top = mouth.nose - CHEEK * smooth_step(0.5, 1.6, np.abs(place)) + 0.02
+    upper = _column_map(mouth.y, [top, uo, upper_source], [top, upper_outer_target, upper_target])
+    below_chin = jaw + NECK
+    lower = _column_map(
+        mouth.y,
+        [lower_source, lo, jaw, below_chin],
+        [lower_target, lower_outer_target, jaw + chin_drop * hold, below_chin],
+    )
+    backward = np.empty((len(mouth.y), len(mouth.x), 4), np.float32)
+    line = (upper_target + lower_target) / 2
+    backward[..., 0] = -sideways * _height_window(mouth, line, jaw)
+    backward[..., 1] = cv2.GaussianBlur(upper, (3, 5), 0)
+    backward[..., 2] = cv2.GaussianBlur(lower, (3, 5), 0)
+    backward[..., 3] = mouth.y[:, None] - line
+    backward[..., :3] *= _rim(backward.shape[0], backward.shape[1])[..., None]
+    return MouthFields(upper_target, lower_target, rest_line + corner, place, backward)
+
+
+def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
+    """Displacement back to the source, [rows, columns], linear between knots; constant outside the first and last."""
+    ordered = [target[0]]
+    for k in range(1, len(target)):
+        least = np.maximum(LEAST_STRETCH * (source[k] - source[k - 1]), 0.002)
+        ordered.append(np.maximum(target[k], ordered[-1] + least))
+    shifts = [s - t for s, t in zip(source, ordered, strict=True)]
+    field = np.broadcast_to(shifts[0], (len(y), len(shifts[0]))).copy()
+    for k in range(1, len(ordered)):
+        ramp = np.clip((y[:, None] - ordered[k - 1]) / (ordered[k] - ordered[k - 1]), 0, 1)
+        field += ramp * (shifts[k] - shifts[k - 1])
+    return field
+
+
+def _sideways(mouth: MouthGeometry, width: float) -> Floats:
+    """How far each column moves to the right at the height of the lips."""
+    distance = mouth.x - mouth.middle
+    is_right = distance > 0
+    half = np.where(is_right, mouth.right - mouth.middle, mouth.middle - mouth.left)
+    side = np.where(is_right, mouth.right_side - mouth.middle, mouth.middle - mouth.left_side)
+    s, end = np.abs(distance) / half, side / half
+    inside = np.sin(np.pi / 2 * np.minimum(s, 1))
+    outside = np.cos(np.pi / 2 * np.clip((s - 1) / (end - 1), 0, 1)) ** 2
+    limit = 0.35 * (side - half)  # a cosine's slope stays below 1: no fold beside the corner
+    reach = np.clip(width, -limit, limit)
+    return np.asarray(np.sign(distance) * reach * np.where(s < 1, inside, outside), np.float32)
+
+
+def _place(mouth: MouthGeometry, x: Floats) -> Floats:
+    distance = x - mouth.middle
+    return np.asarray(distance / np.where(distance > 0, mouth.right - mouth.middle, mouth.middle - mouth.left), np.float32)
+
+
+def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
+    """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
+    reach = 0.96 - 0.38 * rounding
+    exponent = 1.0 - 0.4 * float(smooth_step(0.05, 0.40, opening))
+    return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
+
+
+def _side_window(mouth: MouthGeometry, x: Floats) -> Floats:
+    """1 in the middle of the face, 0 at its sides."""
+    distance = x - mouth.middle
+    side = np.where(distance > 0, mouth.right_side - mouth.middle, mouth.middle - mouth.left_side)
+    return 1 - smooth_step(0.2, 0.95, np.abs(distance) / side)
+
+
+def _height_window(mouth: MouthGeometry, line: Floats, jaw: Floats) -> Floats:
+    """1 at the lip line, 0 at the nose's base and at the chin; [rows, columns]."""
+    offset = mouth.y[:, None] - line
+    reach = np.where(offset < 0, line - mouth.nose, np.maximum(0.85 * (jaw - line), 0.25))
+    return np.asarray(np.cos(np.pi / 2 * np.clip(np.abs(offset) / reach, 0, 1)) ** 2, np.float32)
+
+
+def _rim(rows: int, columns: int) -> Floats:
+    """1 inside, exactly 0 on the grid's two outermost rows and columns."""
+    rim = np.zeros((rows, columns), np.float32)
+    rim[2:-2, 2:-2] = 1
+    return rim

@@ -1,0 +1,125 @@
+"""The mouth of one picture in its own coordinates: x along the mouth, y down the face, unit = the mouth's width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuserver.domain import AvatarFrame, Box, Floats
+from gpuserver.musetalk import landmarks as face
+
+COLUMNS, ROWS = 72, 60  # of the grid on which displacements are computed
+
+LEFT_OVAL, RIGHT_OVAL = (132, 58, 172), (361, 288, 397)  # the face's sides at the height of the mouth
+
+LEAST_WIDTH = 0.55  # of the distance of the outer eye corners; a pursed mouth keeps this unit
+NECK = 0.55  # below the chin the jaw's motion fades over this length
+CHEEK = 0.45  # above the nose's base, at the sides of the face
+CLOSED_GAP, OPEN_GAP = 0.025, 0.07  # gaps below the first are the landmarks' own noise, above the second are real
+
+
+def smooth_step(low: float, high: float, value: NDArray[np.float32] | float) -> Floats:
+    """0 below `low`, 1 above `high`, a cubic in between."""
+    s = np.clip((np.asarray(value, np.float32) - low) / (high - low), 0, 1)
+    return np.asarray(s * s * (3 - 2 * s), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MouthGeometry:
+    """Where the mouth of one picture lies and what it looks like before it is moved.
+
+    Curves are float32 [COLUMNS], heights y over the grid's columns; beyond the corners all four lip curves are one.
+    """
+
+    unit: float  # pixels per mouth width
+    origin: Floats  # [2] pixels, between the corners
+    across: Floats  # [2] unit vector from the left to the right corner
+    down: Floats  # [2] unit vector from the mouth to the chin
+    box: Box  # even, inside the picture
+    x: Floats  # [COLUMNS]
+    y: Floats  # [ROWS]
+    middle: float  # x of the middle of the lips
+    left: float  # x of the left corner
+    right: float
+    left_side: float  # x where the face ends
+    right_side: float
+    nose: float  # y of the nose's base
+    upper_outer: Floats
+    upper_inner: Floats
+    lower_inner: Floats
+    lower_outer: Floats
+    jaw: Floats  # the chin's contour
+    opening: float  # largest gap between the inner lips, 0 when it is only noise
+
+    def to_mouth(self, points: Floats) -> Floats:
+        """Pixels [..., 2] to mouth coordinates."""
+        offset = points - self.origin
+        return np.stack([offset @ self.across, offset @ self.down], -1) / np.float32(self.unit)
+
+    def box_to_grid(self) -> NDArray[np.float64]:
+        """The affine map [2, 3] from pixels of the box to (column, row) of the grid."""
+        step_x, step_y = self.x[1] - self.x[0], self.y[1] - self.y[0]
+        linear = np.stack([self.across / (self.unit * step_x), self.down / (self.unit * step_y)]).astype(np.float64)
+        corner = np.array([self.box.left, self.box.top]) - self.origin
+        first = np.array([self.x[0] / step_x, self.y[0] / step_y])
+        return np.column_stack([linear, linear @ corner - first])
+
+
+def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
+    """The geometry of the mouth in a frame's picture, from its landmarks."""
+    points = frame.landmarks.astype(np.float32)
+    width = points[face.RIGHT_CORNER] - points[face.LEFT_CORNER]
+    length = float(np.hypot(*width))
+    eyes = face.eye_distance(points)
+    unit = max(length, LEAST_WIDTH * eyes, 1.0)
+    across = width / max(length, 1e-3)
+    down = np.array([-across[1], across[0]], np.float32)
+    origin = (points[face.LEFT_CORNER] + points[face.RIGHT_CORNER]) / 2
+
+    offset = (points - origin) / np.float32(unit)
+    local = np.stack([offset @ across, offset @ down], -1)
+    left, right = float(local[face.LEFT_CORNER, 0]), float(local[face.RIGHT_CORNER, 0])
+    left_side = min(float(local[list(LEFT_OVAL), 0].min()), left - 0.12)
+    right_side = max(float(local[list(RIGHT_OVAL), 0].max()), right + 0.12)
+    nose = min(float(local[face.NOSE_BASE, 1]), -0.2)
+    chin = max(float(local[list(face.JAW), 1].max()), 0.35)
+    x = np.linspace(left_side - 0.05, right_side + 0.05, COLUMNS, dtype=np.float32)
+    y = np.linspace(nose - CHEEK - 0.05, chin + NECK + 0.35, ROWS, dtype=np.float32)
+
+    upper_outer, upper_inner, lower_inner, lower_outer = (
+        _curve(x, local[list(indices)]) for indices in (face.UPPER_OUTER_LIP, face.UPPER_INNER_LIP, face.LOWER_INNER_LIP, face.LOWER_OUTER_LIP)
+    )
+    middle_line = (upper_inner + lower_inner) / 2
+    gap = np.maximum(lower_inner - upper_inner, 0)
+    gap = gap * smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max()))
+    upper_inner, lower_inner = middle_line - gap / 2, middle_line + gap / 2
+    height, picture_width = frame.picture.shape[0] * 2 // 3, frame.picture.shape[1]
+    corners = origin + unit * (
+        np.array([x[0], x[-1], x[-1], x[0]])[:, None] * across + np.array([y[0], y[0], y[-1], y[-1]])[:, None] * down
+    )
+    return MouthGeometry(
+        unit=unit, origin=origin, across=across, down=down, box=_even_box(corners, picture_width, height), x=x, y=y,
+        middle=float(np.clip(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean(), left + 0.1, right - 0.1)), left=left, right=right,
+        left_side=left_side, right_side=right_side, nose=nose,
+        upper_outer=np.minimum(upper_outer, upper_inner), upper_inner=upper_inner,
+        lower_inner=lower_inner, lower_outer=np.maximum(lower_outer, lower_inner),
+        jaw=_curve(x, local[list(face.JAW)]), opening=float(gap.max()),
+    )  # fmt: skip
+
+
+def _curve(x: Floats, points: Floats) -> Floats:
+    """Heights over `x` of a contour given by a few points from left to right, rounded where they join."""
+    ascending = np.maximum.accumulate(points[:, 0] + np.arange(len(points), dtype=np.float32) * 1e-5)
+    heights = np.interp(x, ascending, points[:, 1])
+    padded = np.pad(heights, 2, mode="edge")
+    return np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, "valid").astype(np.float32)
+
+
+def _even_box(corners: NDArray[np.floating], width: int, height: int) -> Box:
+    """The smallest box with even coordinates around the corners, inside the picture; 2 x 2 pixels at least."""
+    low = np.floor(corners.min(0) / 2).astype(int) * 2
+    high = np.ceil(corners.max(0) / 2).astype(int) * 2
+    left, top = int(np.clip(low[0], 0, width - 2)), int(np.clip(low[1], 0, height - 2))
+    return Box(left, top, int(np.clip(high[0], left + 2, width)), int(np.clip(high[1], top + 2, height)))
