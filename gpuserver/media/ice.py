@@ -1,4 +1,4 @@
-"""ICE as the settings want it: our RTCConfiguration, the browser's, and the candidates that a browser sends."""
+"""ICE as the settings want it, and the candidates that a browser sends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from gpuserver.config import Settings
 from gpuserver.errors import CannotStart, InvalidInput
-from gpuserver.wire import IceCandidate, IceServer, WebRtcConfig
+from gpuserver.wire import IceCandidate
 
 RTP_COMPONENT = 1  # RTCP shares it (rtcp-mux), so component 2 carries nothing
 MAX_PRIORITY = 2**32 - 1
@@ -30,23 +30,6 @@ def rtc_configuration(settings: Settings) -> RTCConfiguration:
         name = "WEBRTC_TURN_SERVER_LOCAL" if settings.webrtc_turn_server_local else "WEBRTC_TURN_SERVER"
         servers.append(RTCIceServer(urls=_uri(name, "turn", turn), username=settings.webrtc_turn_username, credential=_password(settings)))
     return RTCConfiguration(iceServers=servers, iceTransportPolicy=RTCIceTransportPolicy(settings.webrtc_ice_policy))
-
-
-def webrtc_config(settings: Settings) -> WebRtcConfig:
-    """What the browser is told to use. Raises CannotStart as rtc_configuration does."""
-    servers = []
-    if settings.webrtc_stun_server:
-        servers.append(IceServer(urls=[_uri("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server)]))
-    if settings.webrtc_turn_server:
-        uri = _uri("WEBRTC_TURN_SERVER", "turn", settings.webrtc_turn_server)
-        servers.append(IceServer(urls=[uri], username=settings.webrtc_turn_username, credential=_password(settings)))
-    ports = [settings.webrtc_port_min, settings.webrtc_port_max]
-    return WebRtcConfig(
-        iceServers=servers,
-        iceTransportPolicy=settings.webrtc_ice_policy,
-        publicIp=settings.webrtc_public_ip,
-        portRange=[port for port in ports if port is not None] if None not in ports else None,
-    )
 
 
 def remote_candidate(candidate: IceCandidate) -> RTCIceCandidate | None:

@@ -14,7 +14,7 @@ from gpuserver.media.clock import Clock
 from gpuserver.media.encoder import raise_start_bitrate
 from gpuserver.media.ice import remote_candidate
 from gpuserver.media.sdp import ReadOffer
-from gpuserver.media.tracks import Ticking, make_tracks
+from gpuserver.media.tracks import PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
 
 NEGOTIATION_SECONDS = 1.5  # aiortc needs 20 ms; with a STUN or TURN server, aioice's 5 s per server come on top
@@ -63,8 +63,8 @@ class Peer:
         self._states: asyncio.Queue[str] = asyncio.Queue(maxsize=16)  # a connection goes through 5 states at most
         self._watch: asyncio.Task[None] | None = None
         self._username_fragment: str | None = None
-        self._picture, self._sound = make_tracks(playout, clock)
-        for track in (self._sound, self._picture):
+        self._tracks = (SoundTrack(playout, clock), PictureTrack(playout, clock))
+        for track in self._tracks:
             self._connection.addTransceiver(track, direction="sendonly")
             track.add_listener("ended", self._note_track_ended)
         self._connection.add_listener("connectionstatechange", self._note_state)
@@ -129,8 +129,8 @@ class Peer:
 
     async def _close_connection(self) -> None:
         connection = self._connection
-        self._picture.stop()
-        self._sound.stop()
+        for track in self._tracks:
+            track.stop()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
