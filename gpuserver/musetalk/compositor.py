@@ -61,13 +61,14 @@ class MouthFade:
         self._level = 0  # 0 is the source's mouth, FADE_FRAMES the drawn one
         self._last: tuple[AvatarFrame, FaceCrop] | None = None
 
-    def talking(self, frame: AvatarFrame, crop: FaceCrop | None) -> Bytes2D:
-        """The next picture while there is speech; without a crop the last one fades out."""
+    def talking(self, frame: AvatarFrame, crop: FaceCrop | None, drawn_on: AvatarFrame | None = None) -> Bytes2D:
+        """The next picture while there is speech; without a crop the last one fades out. drawn_on: as in compose."""
         if crop is None:
             return self.idle(frame)
+        drawn_on = drawn_on or frame
         self._level = min(self._level + 1, FADE_FRAMES)
-        self._last = (frame, crop)
-        return compose(frame, crop, self._level / FADE_FRAMES)
+        self._last = (drawn_on, crop)
+        return compose(frame, crop, self._level / FADE_FRAMES, drawn_on)
 
     def idle(self, frame: AvatarFrame) -> Bytes2D:
         """The next picture without speech: after FADE_FRAMES calls the frame's own picture, the very same object."""

@@ -110,7 +110,7 @@ class Renderer:
 def draw(engine: LipSyncEngine, batch: list[Pending]) -> None:
     """Draws a batch and settles its futures. If it fails, each job is tried alone: one bad job harms no other session."""
     try:
-        crops = engine.render([pending.job for pending in batch])
+        drawn = list(zip(batch, engine.render([pending.job for pending in batch]), strict=True))
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the future
         if len(batch) == 1:
             batch[0].future.set_exception(error)
@@ -118,5 +118,5 @@ def draw(engine: LipSyncEngine, batch: list[Pending]) -> None:
         for pending in batch:
             draw(engine, [pending])
         return
-    for pending, crop in zip(batch, crops, strict=True):
+    for pending, crop in drawn:
         pending.future.set_result(crop)
