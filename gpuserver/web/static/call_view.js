@@ -1,10 +1,10 @@
 /** The call as the user sees it: the face, the conversation, the composer. */
 
+import { Problem } from "./api.js";
 import { Call } from "./call.js";
 import { Conversation } from "./chat.js";
 import { byId } from "./dom.js";
 import { t } from "./i18n.js";
-import { Problem } from "./api.js";
 import { Stage } from "./stage.js";
 import { TraceTable } from "./trace.js";
 
@@ -22,16 +22,29 @@ export class CallView {
   #conversation = new Conversation();
   #trace = new TraceTable();
   #call = null;
-  #turn = { number: null, interrupted: false };
+  #latestTurn = 0;
+  #pastTurn = 0; // turns up to this one no longer tell what the face is doing
   #handlers = {
     text_stream: ({ turn, delta }) => this.#conversation.written(turn, delta),
     text_complete: ({ turn, text }) => this.#conversation.complete(turn, text),
-    speech_started: ({ turn }) => this.#startSpeech(turn),
-    interrupted: ({ turn }) => { this.#turn = { number: turn, interrupted: true }; },
-    speech_ended: ({ turn, text }) => this.#endSpeech(turn, text),
-    trace: (trace) => this.#trace.show(trace),
+    speech_started: ({ turn }) => this.#showTurn(turn, "speaking"),
+    speech_ended: ({ turn, text }) => {
+      this.#conversation.heard(turn, text);
+      this.#showTurn(turn, "listening");
+    },
+    interrupted: ({ turn }) => {
+      this.#conversation.interrupted(turn);
+      this.#showTurn(turn, "listening");
+    },
+    trace: (trace) => {
+      this.#trace.show(trace);
+      this.#showTurn(trace.turn, "listening");
+    },
     notice: ({ text }) => this.#conversation.note("notice", text),
-    error: ({ turn, error }) => this.#showError(turn, error),
+    error: ({ turn, error }) => {
+      this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
+      this.#showTurn(turn ?? this.#latestTurn + 1, "listening");
+    },
   };
 
   constructor() {
@@ -53,8 +66,9 @@ export class CallView {
     this.#conversation.clear();
     this.#trace.clear();
     this.#stage.open(avatar);
+    byId("call").dataset.sessionId = "";
     call.addEventListener("state", ({ detail }) => this.#showState(detail));
-    call.addEventListener("session", ({ detail }) => { byId("call").dataset.sessionId = detail.session_id; });
+    call.addEventListener("session", ({ detail }) => this.#startSession(detail));
     call.addEventListener("track", ({ detail }) => this.#stage.addTrack(detail));
     call.addEventListener("message", ({ detail }) => this.#handlers[detail.type]?.(detail));
     call.addEventListener("unreachable", () => this.#conversation.note("problem", t("call.no_media")));
@@ -87,7 +101,8 @@ export class CallView {
     const text = field.value.trim();
     const mode = byId("composer").elements.mode.value;
     if (!text || !this.#call?.[mode](text)) return;
-    this.#conversation.asked(text, mode);
+    this.#conversation.asked(text);
+    this.#pastTurn = this.#latestTurn;
     this.#stage.show("thinking");
     field.value = "";
   }
@@ -103,18 +118,17 @@ export class CallView {
     if (!byId("interrupt").disabled) this.#call?.interrupt();
   }
 
-  #startSpeech(turn) {
-    this.#turn = { number: turn, interrupted: false };
-    this.#stage.show("speaking");
+  /** Shows what the face is doing, unless the user has asked something new since that turn. */
+  #showTurn(turn, state) {
+    this.#latestTurn = Math.max(this.#latestTurn, turn);
+    if (turn > this.#pastTurn) this.#stage.show(state);
   }
 
-  #endSpeech(turn, text) {
-    this.#conversation.heard(turn, text, this.#turn.number === turn && this.#turn.interrupted);
-    if (this.#turn.number === turn) this.#stage.show("listening");
-  }
-
-  #showError(turn, error) {
-    this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
-    this.#stage.show("listening");
+  #startSession({ session_id: sessionId }) {
+    const isRenewed = byId("call").dataset.sessionId !== "";
+    byId("call").dataset.sessionId = sessionId;
+    this.#latestTurn = this.#pastTurn = 0;
+    this.#conversation.startSession();
+    if (isRenewed) this.#conversation.note("notice", t("call.resumed"));
   }
 }

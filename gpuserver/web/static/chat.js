@@ -8,7 +8,7 @@ const NEAR_END_PX = 80;
 
 export class Conversation {
   #log = byId("log");
-  #lines = []; // {role, content, turn?, bubble}
+  #lines = []; // {role, content, bubble, turn?, heard?, interrupted?}
 
   constructor() {
     this.clear();
@@ -41,14 +41,25 @@ export class Conversation {
     this.#write(this.#answer(turn), text);
   }
 
-  /** The answer has been said as far as `text`; the rest was never heard and does not count. */
-  heard(turn, text, wasInterrupted) {
+  /** The answer has been said as far as `text`. */
+  heard(turn, text) {
     const line = this.#answer(turn);
+    line.heard = text;
     if (!line.content) this.#write(line, text);
-    if (!wasInterrupted) return;
-    line.content = text;
-    line.bubble.dataset.interrupted = "true";
-    line.bubble.append(element("em", { data: { i18n: "message.interrupted" } }, t("message.interrupted")));
+    if (line.interrupted) this.#cut(line);
+  }
+
+  /** The answer was stopped; comes before or after it is known how much was heard. */
+  interrupted(turn) {
+    const line = this.#lines.find((known) => known.turn === turn);
+    if (!line) return; // stopped before the first word
+    line.interrupted = true;
+    if (line.heard !== undefined) this.#cut(line);
+  }
+
+  /** Turn numbers start anew with each session. */
+  startSession() {
+    for (const line of this.#lines) line.turn = undefined;
   }
 
   /** Something beside the conversation. kind: "notice" or "problem". */
@@ -74,6 +85,16 @@ export class Conversation {
     line.content = content;
     line.bubble.textContent = content;
     if (follow) this.#scrollToEnd();
+  }
+
+  /** What was never heard does not count as said: it is greyed out, and left out of the history. */
+  #cut(line) {
+    const unheard = line.content.startsWith(line.heard) ? line.content.slice(line.heard.length) : "";
+    const note = element("em", { data: { i18n: "message.interrupted" } }, t("message.interrupted"));
+    line.bubble.replaceChildren(line.heard, element("s", {}, unheard), note);
+    line.bubble.dataset.interrupted = "true";
+    line.content = line.heard;
+    this.#scrollToEnd();
   }
 
   #append(node) {

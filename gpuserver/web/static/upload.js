@@ -52,7 +52,7 @@ export class UploadSheet {
     byId("upload-error").hidden = true;
     byId("upload-send").disabled = !this.#file;
     byId("upload-file-name").textContent = this.#file ? this.#file.name : t("upload.choose");
-    byId("upload-file-hint").textContent = this.#file ? megabytes(this.#file.size) : t("upload.hint");
+    byId("upload-file-hint").textContent = this.#file ? size(this.#file.size) : t("upload.hint");
     byId("upload-picker").dataset.chosen = Boolean(this.#file);
     if (this.#file) byId("upload-id").value = suggestId(this.#file.name, this.#takenIds());
   }
@@ -109,6 +109,6 @@ export class UploadSheet {
   }
 }
 
-function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
+function size(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
