@@ -14,10 +14,11 @@ from gpuserver.api.sessions import add_session_routes
 from gpuserver.config import Settings
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.web.avatar_routes import add_avatar_routes
+from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.middleware import add_security_headers, middlewares
-from gpuserver.web.serving import check_bind, serve
+from gpuserver.web.serving import serve
 from gpuserver.web.static_routes import add_static_routes
 
 
@@ -45,5 +46,5 @@ def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> N
     """Serve until a signal. Raises CannotStart."""
     configure_logging(settings)
     host, port = settings.management_api_host, settings.management_api_port
-    check_bind(settings, "MANAGEMENT_API_HOST", host)
+    check_bind(settings, "MANAGEMENT_API", host)
     asyncio.run(serve(create_app(settings), "MANAGEMENT_API", host, port, on_ready=on_ready))

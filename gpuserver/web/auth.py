@@ -6,11 +6,13 @@ import hmac
 import os
 import secrets
 from pathlib import Path
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from gpuserver.config import Settings
 from gpuserver.errors import Unauthorized
+
+if TYPE_CHECKING:  # the supervisor needs internal_secret and nothing of aiohttp
+    from aiohttp import web
 
 INTERNAL_HEADER = "X-Internal-Secret"
 

@@ -1,0 +1,129 @@
+"""The command line: gpuserver …, or python -m gpuserver …. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from gpuserver import __version__
+from gpuserver.config import Settings, explain
+from gpuserver.errors import GpuserverError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+avatars = typer.Typer(no_args_is_help=True, help="Create, list and delete avatars without a running server.")
+app.add_typer(avatars, name="avatars")
+
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit codes: 0 done, 1 it failed and a plain sentence said why, 2 wrong usage or settings."""
+    try:
+        app(arguments)
+    except GpuserverError as error:
+        print(error.detail, error.advice, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def serve() -> None:
+    """Start everything: the management API and the media server."""
+    from gpuserver import unified_server
+
+    unified_server.main(_settings(), lambda line: print(line, flush=True))
+
+
+@app.command()
+def management(supervised: Supervised = False) -> None:
+    """Start the management API alone."""
+    on_ready = _on_ready(supervised)
+    from gpuserver import management_api
+
+    management_api.main(_settings(), on_ready=on_ready)
+
+
+@app.command()
+def media(supervised: Supervised = False) -> None:
+    """Start the media server alone."""
+    on_ready = _on_ready(supervised)
+    from gpuserver.media import server
+
+    server.main(_settings(), on_ready=on_ready)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@avatars.command()
+def create(
+    avatar_id: Annotated[str, typer.Argument(metavar="ID")] = "demo",
+    video: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, readable=True)] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="From the bundled sample face instead of a video.")] = False,
+    tutor_id: Annotated[str | None, typer.Option(help="Whose avatar it is.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Swap an avatar that has this id.")] = False,
+) -> None:
+    """Turn a video into an avatar."""
+    from gpuserver.musetalk.avatar_manager import AvatarManager
+
+    if demo == (video is not None):
+        raise typer.BadParameter("give either a VIDEO or --demo")
+    manager = AvatarManager(_settings())
+    manager.start()
+    with _progress_bar() as progress:
+        if video is None:
+            created = manager.create_demo(avatar_id, replace=replace)
+        else:
+            created = manager.create_from_file(avatar_id, video, tutor_id=tutor_id, replace=replace, progress=progress)
+    print(f"{created.message}: {created.avatar_id} in {created.avatar_path}")
+
+
+@avatars.command(name="list")
+def list_avatars() -> None:
+    """List the avatars: id, length, size."""
+    from gpuserver.musetalk.avatar_manager import AvatarManager
+
+    for info in AvatarManager(_settings()).infos():
+        print(f"{info.avatar_id}\t{info.seconds:.1f} s\t{info.width}x{info.height}")
+
+
+@avatars.command()
+def delete(avatar_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Delete an avatar."""
+    from gpuserver.musetalk.avatar_manager import AvatarManager
+
+    AvatarManager(_settings()).delete(avatar_id)
+
+
+def _on_ready(supervised: bool) -> Callable[[], None] | None:
+    """Where a supervisor waits: what tells it that this process serves. Ties the process's life to the supervisor's."""
+    if not supervised:
+        return None
+    from gpuserver.web.lifeline import Lifeline
+
+    return Lifeline().ready
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, float], None]]:
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda stage, done: bar.update(task, description=stage, completed=done)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        print("The settings are not valid:", explain(error), sep="\n", file=sys.stderr)
+        raise typer.Exit(2) from error

@@ -1,0 +1,33 @@
+"""What works only in part, read from /health, in plain sentences for whoever started the server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+
+ANSWER_SECONDS = 5.0
+
+
+def shortcomings(host: str, port: int) -> list[str]:
+    """One line per component that falls back or is down. Blocks for a few seconds at most."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        return describe(json.loads(connection.getresponse().read()))
+    except (OSError, http.client.HTTPException, ValueError):
+        return ["The management API does not answer /health yet."]
+    finally:
+        connection.close()
+
+
+def describe(health: dict[str, object]) -> list[str]:
+    """The sentences that the components themselves give: `fallback` where another one stands in, `message` where one is down."""
+    components = health.get("components")
+    lines = []
+    for name, component in components.items() if isinstance(components, dict) else ():
+        if not isinstance(component, dict):
+            continue
+        sentence = component.get("fallback") or component.get("message")
+        if isinstance(sentence, str):
+            lines.append(f"{name.replace('_', ' ')}: {sentence}")
+    return lines

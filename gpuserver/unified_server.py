@@ -1,0 +1,190 @@
+"""Process 0, the supervisor: starts the two servers, says what is missing, restarts what dies, takes all down together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from gpuserver.config import Settings
+from gpuserver.errors import CannotStart
+from gpuserver.startup_report import shortcomings
+from gpuserver.web.auth import internal_secret
+from gpuserver.web.binding import check_bind, check_port
+from gpuserver.web.lifeline import READY
+from gpuserver.web.logs import configure_logging
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+KILL_AFTER_SECONDS = 2.5  # a clean shutdown takes less than 3 s
+
+log = structlog.get_logger(__name__)
+
+
+class BackOff:
+    """How long to wait before the next start: 0.5 s, doubling to 10 s; from the beginning again after a healthy while."""
+
+    FIRST_SECONDS = 0.5
+    LONGEST_SECONDS = 10.0
+    HEALTHY_SECONDS = 30.0
+
+    def __init__(self) -> None:
+        self._delay = self.FIRST_SECONDS
+
+    def after(self, uptime: float) -> float:
+        """The delay in seconds after a process that ran for `uptime` seconds."""
+        if uptime >= self.HEALTHY_SECONDS:
+            self._delay = self.FIRST_SECONDS
+        delay = self._delay
+        self._delay = min(self.LONGEST_SECONDS, delay * 2)
+        return delay
+
+
+class Child:
+    """One server process that is kept running."""
+
+    def __init__(self, name: str, environment: dict[str, str]):
+        self.name = name
+        self.ready = asyncio.Event()  # it has served at least once
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start it again and again until stop(). Raises CannotStart if it ends before it has ever been ready."""
+        back_off = BackOff()
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            if not self.ready.is_set():
+                raise CannotStart(
+                    f"The {self.name} server ended before it was ready (exit code {code}).", advice="The lines above say why."
+                )
+            delay = back_off.after(time.monotonic() - started)
+            log.warning("process_ended", process=self.name, code=code, restart_in=delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Pass on the signal that asks it to end, and do not start it again."""
+        self._stopping.set()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it and its own children at once."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _run_once(self) -> int:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on once.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gpuserver",
+                self.name,
+                "--supervised",
+                stdin=theirs.fileno(),
+                env=self._environment,
+                start_new_session=True,
+            )
+            theirs.close()
+            noticing = asyncio.create_task(self._notice_ready(ours))
+            try:
+                return await self._process.wait()
+            finally:
+                noticing.cancel()
+                self.kill()  # what it left behind
+                self._process = None
+
+    async def _notice_ready(self, lifeline: socket.socket) -> None:
+        if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
+            log.info("process_ready", process=self.name)
+            self.ready.set()
+
+
+class Supervisor:
+    """The two servers as one: ready together, stopped together."""
+
+    def __init__(self, children: list[Child]):
+        self._children = children
+        self._stop = asyncio.Event()
+
+    def stop(self, number: signal.Signals) -> None:
+        """Ask all to end; the second time, end them."""
+        for child in self._children:
+            if self._stop.is_set():
+                child.kill()
+            else:
+                child.stop(number)
+        self._stop.set()
+
+    async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Until stop(). Raises CannotStart if a server cannot start at all; the others are stopped then."""
+        running = [asyncio.create_task(child.run(), name=child.name) for child in self._children]
+        greeting = asyncio.create_task(self._greet(on_ready))
+        try:
+            await asyncio.wait([*running, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            greeting.cancel()
+            if not self._stop.is_set():
+                self.stop(signal.SIGTERM)
+            _, late = await asyncio.wait(running, timeout=KILL_AFTER_SECONDS)
+            for child in self._children if late else []:
+                child.kill()
+            await asyncio.wait(running)
+        for task in running:
+            task.result()
+
+    async def _greet(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        for child in self._children:
+            await child.ready.wait()
+        await on_ready()
+
+
+def main(settings: Settings, say: Callable[[str], None]) -> None:
+    """Run both servers until a signal. `say` shows a line to whoever started us. Raises CannotStart."""
+    configure_logging(settings)
+    check_bind(settings, "MANAGEMENT_API", settings.management_api_host)
+    check_bind(settings, "MEDIA", settings.media_host)
+    check_port("MANAGEMENT_API", settings.management_api_host, settings.management_api_port)
+    check_port("MEDIA", settings.media_host, settings.media_port)
+    if planned := settings.planned_settings_in_use():
+        say(f"Not yet in effect in this version: {', '.join(planned)}.")
+    asyncio.run(_supervise(settings, say))
+
+
+async def _supervise(settings: Settings, say: Callable[[str], None]) -> None:
+    environment = _environment(settings)
+    supervisor = Supervisor([Child(name, environment) for name in ("media", "management")])
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop, number)
+
+    async def greet() -> None:
+        host = "127.0.0.1" if settings.management_api_host in {"0.0.0.0", "::"} else settings.management_api_host  # noqa: S104 - compared
+        say(f"ready: http://{host}:{settings.management_api_port}")
+        for line in await asyncio.to_thread(shortcomings, host, settings.management_api_port):
+            say(line)
+
+    await supervisor.run(greet)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What the servers inherit: ours, the secret between them, and this package wherever it was started from."""
+    package = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "INTERNAL_SECRET": internal_secret(settings), "PYTHONPATH": path}

@@ -1,0 +1,40 @@
+"""Addresses to listen on: whether they are safe and free. Standard library only, so that the supervisor starts fast."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from gpuserver.config import LOOPBACK_HOSTS, Settings
+from gpuserver.errors import CannotStart
+
+
+def check_bind(settings: Settings, name: str, host: str) -> None:
+    """Refuse to be reachable from other machines without protection. `name` is the settings' prefix. Raises CannotStart."""
+    if host in LOOPBACK_HOSTS or settings.allow_insecure:
+        return
+    keys = " API_KEYS are not supported yet in this version." if settings.api_keys else ""
+    raise CannotStart(
+        f"{name}_HOST={host} would let every machine that reaches this one create avatars and sessions.{keys}",
+        advice=f"Set {name}_HOST=127.0.0.1 and put a proxy in front, or set ALLOW_INSECURE=1 if the network is closed to others.",
+    )
+
+
+def check_port(name: str, host: str, port: int) -> None:
+    """Find out early whether the port is free. `name` is the settings' prefix, such as MEDIA. Raises CannotStart."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise cannot_bind(name, host, port, error) from error
+
+
+def cannot_bind(name: str, host: str, port: int, error: OSError) -> CannotStart:
+    """The plain sentence for a failed bind."""
+    if error.errno == errno.EADDRINUSE:
+        return CannotStart(f"Port {port} on {host} is in use.", advice=f"Stop what uses it, or set {name}_PORT to another port.")
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return CannotStart(f"{host}:{port} cannot be bound: {reason}.", advice=f"Correct {name}_HOST and {name}_PORT.")
