@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 2.5
 
 
 def shortcomings(host: str, port: int) -> list[str]:

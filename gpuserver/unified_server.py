@@ -91,30 +91,27 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
+            command = [sys.executable, "-m", "gpuserver", self.name, "--supervised"]
             # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on once.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gpuserver",
-                self.name,
-                "--supervised",
-                stdin=theirs.fileno(),
-                env=self._environment,
-                start_new_session=True,
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdin=theirs.fileno(), env=self._environment, start_new_session=True)
             theirs.close()
+            self._process = process
+            if self._stopping.is_set():
+                process.terminate()
             noticing = asyncio.create_task(self._notice_ready(ours))
             try:
-                return await self._process.wait()
+                return await process.wait()
             finally:
                 noticing.cancel()
+                await asyncio.wait([noticing])
                 self.kill()  # what it left behind
                 self._process = None
 
     async def _notice_ready(self, lifeline: socket.socket) -> None:
-        if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
-            log.info("process_ready", process=self.name)
-            self.ready.set()
+        with suppress(ConnectionError):
+            if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
+                log.info("process_ready", process=self.name)
+                self.ready.set()
 
 
 class Supervisor:
@@ -135,20 +132,26 @@ class Supervisor:
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Until stop(). Raises CannotStart if a server cannot start at all; the others are stopped then."""
-        running = [asyncio.create_task(child.run(), name=child.name) for child in self._children]
-        greeting = asyncio.create_task(self._greet(on_ready))
+        running = [asyncio.create_task(child.run()) for child in self._children]
+        waiting = [asyncio.create_task(self._greet(on_ready)), asyncio.create_task(self._stop.wait())]
         try:
-            await asyncio.wait([*running, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*running, waiting[1]], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            greeting.cancel()
+            for task in waiting:
+                task.cancel()
             if not self._stop.is_set():
                 self.stop(signal.SIGTERM)
-            _, late = await asyncio.wait(running, timeout=KILL_AFTER_SECONDS)
-            for child in self._children if late else []:
-                child.kill()
-            await asyncio.wait(running)
+            await self._end(running)
         for task in running:
             task.result()
+
+    async def _end(self, running: list[asyncio.Task[None]]) -> None:
+        _, late = await asyncio.wait(running, timeout=KILL_AFTER_SECONDS)
+        if late:
+            log.warning("killing_what_does_not_stop")
+            for child in self._children:
+                child.kill()
+            await asyncio.wait(late)
 
     async def _greet(self, on_ready: Callable[[], Awaitable[None]]) -> None:
         for child in self._children:
