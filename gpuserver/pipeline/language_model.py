@@ -1,20 +1,205 @@
-"""Chooses the language model that answers, by the setting LLM."""
+"""Chooses the language model that answers, by the setting LLM and by what is reachable."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from gpuserver.config import Settings
-from gpuserver.domain import LanguageModel
+from gpuserver.domain import LanguageModel, Message, Token
+from gpuserver.errors import CannotStart, LanguageModelFailed
 from gpuserver.pipeline.llm_echo import EchoModel
+from gpuserver.pipeline.llm_ollama import OllamaModel
+from gpuserver.pipeline.llm_openai import OpenAiModel
+
+PROBE_SECONDS = 1.0  # how long a server may take to list its models
+FRESH_SECONDS = 30.0  # how long such a list, or its absence, is believed
+
+log = structlog.get_logger(__name__)
 
 
 class ReportingModel(LanguageModel, Protocol):
-    """A LanguageModel that also says for /health how it is."""
+    """A LanguageModel that is started with the process and says for /health how it is."""
+
+    def start(self) -> None: ...
 
     def status(self) -> dict[str, object]: ...
 
 
+class Server(Protocol):
+    """A server of language models. model: the one that answers by default, "" where the server chooses."""
+
+    kind: str
+    base_url: str
+    model: str
+
+    async def models(self) -> list[str]: ...
+
+    def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]: ...
+
+    async def aclose(self) -> None: ...
+
+
 def make_language_model(settings: Settings) -> ReportingModel:
-    """The model that LLM names. aclose() it when the process ends."""
-    return EchoModel()
+    """The model that LLM names. start() it inside the event loop, aclose() it when the process ends. Raises CannotStart."""
+    match settings.llm:
+        case "echo":
+            return EchoModel()
+        case "ollama":
+            return ModelRouter([_ollama(settings)], strict=True)
+        case "openai":
+            if settings.openai_base_url is None:
+                raise CannotStart("LLM=openai needs OPENAI_BASE_URL.", advice="Set OPENAI_BASE_URL, for example http://localhost:8000/v1.")
+            return ModelRouter([_openai(settings, settings.openai_base_url)], strict=True)
+        case "auto":
+            second = [_openai(settings, settings.openai_base_url)] if settings.openai_base_url else []
+            return ModelRouter([_ollama(settings), *second], strict=False)
+
+
+def _ollama(settings: Settings) -> OllamaModel:
+    return OllamaModel(settings.ollama_base_url, settings.llm_default_model, settings.llm_temperature)
+
+
+def _openai(settings: Settings, base_url: str) -> OpenAiModel:
+    # The default of LLM_DEFAULT_MODEL is a name of Ollama's; another server would not know it.
+    model = settings.llm_default_model if "llm_default_model" in settings.model_fields_set else ""
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+    return OpenAiModel(base_url, model, settings.llm_temperature, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model answers. fallback: why it is not the wanted one."""
+
+    server: Server | EchoModel
+    model: str
+    fallback: str | None = None
+
+
+class ModelRouter:
+    """Takes the first server that lists its models within PROBE_SECONDS.
+
+    strict: only the wanted model answers, and an unreachable server is an error. Otherwise the server's first model stands in for a
+    missing one, and the echo model for a missing server. A server that fails is asked again for its list by the next question.
+    """
+
+    def __init__(self, servers: Sequence[Server], *, strict: bool, monotonic: Callable[[], float] = time.monotonic):
+        self._servers = servers
+        self._strict = strict
+        self._monotonic = monotonic
+        self._lists: dict[str, _ModelList] = {}
+        self._asking = asyncio.Lock()
+        self._first_look: asyncio.Task[Choice | None] | None = None
+        self._last: Choice | None = None
+        self._failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self._last.model if self._last else self._servers[0].model
+
+    def start(self) -> None:
+        """Look in the background for what is reachable, so that the first question does not."""
+        self._first_look = asyncio.create_task(self._look(), name="look for language models")
+
+    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
+        """Raises LanguageModelFailed; nothing is repeated by another model once a server was chosen."""
+        choice = await self._choose(model)
+        try:
+            async with aclosing(choice.server.reply(messages, model=choice.model)) as tokens:
+                async for token in tokens:
+                    yield token if token.fallback or not choice.fallback else Token(token.text, token.model, choice.fallback)
+        except LanguageModelFailed as error:
+            self._failure = error.detail
+            self._lists.clear()
+            raise
+        self._failure = None
+
+    def status(self) -> dict[str, object]:
+        """For /health: model (None before the first look), fallback and message (plain sentences or None)."""
+        last = self._last
+        return {"model": last.model if last else None, "fallback": last.fallback if last else None, "message": self._failure}
+
+    async def aclose(self) -> None:
+        """Stop looking, close the clients."""
+        if self._first_look is not None:
+            self._first_look.cancel()
+            await asyncio.gather(self._first_look, return_exceptions=True)
+        for server in reversed(self._servers):
+            await server.aclose()
+
+    async def _look(self) -> Choice | None:
+        try:
+            return await self._choose(None)
+        except LanguageModelFailed as error:
+            log.warning("no language model", reason=error.detail)
+            return None
+
+    async def _choose(self, model: str | None) -> Choice:
+        try:
+            choice = await self._first_reachable(model)
+        except LanguageModelFailed as error:
+            self._failure = error.detail
+            raise
+        if choice != self._last and model is None:
+            log.info("language model chosen", model=choice.model, fallback=choice.fallback)
+            self._last = choice
+        return choice
+
+    async def _first_reachable(self, model: str | None) -> Choice:
+        failures = []
+        for server in self._servers:
+            try:
+                return self._pick(server, model or server.model, await self._models(server))
+            except LanguageModelFailed as error:
+                if self._strict:
+                    raise
+                failures.append(error.detail)
+        fallback = f"No language model is reachable, the echo model repeats the question. {' '.join(failures)}"
+        return Choice(EchoModel(fallback), "echo", fallback)
+
+    def _pick(self, server: Server, wanted: str, models: list[str]) -> Choice:
+        """The wanted model if the server has it or keeps no list; else, unless strict, its first one."""
+        if not wanted and models:
+            return Choice(server, models[0])
+        if not models and server.kind != OllamaModel.kind:
+            return Choice(server, wanted)
+        if wanted in models or f"{wanted}:latest" in models:
+            return Choice(server, wanted)
+        if self._strict or not models:
+            advice = f"Pull it with: ollama pull {wanted}" if server.kind == OllamaModel.kind else f"It has: {', '.join(models[:10])}."
+            raise LanguageModelFailed(f"The {server.kind} at {server.base_url} has no model {wanted}.", advice=advice)
+        return Choice(server, models[0], f"The model {wanted} is not there, {models[0]} answers.")
+
+    async def _models(self, server: Server) -> list[str]:
+        """The server's list, at most FRESH_SECONDS old. Raises LanguageModelFailed, also from memory."""
+        async with self._asking:
+            known = self._lists.get(server.base_url)
+            if known is None or self._monotonic() - known.at > FRESH_SECONDS:
+                known = self._lists[server.base_url] = await self._ask(server)
+        if known.failure:
+            raise LanguageModelFailed(known.failure)
+        return known.models
+
+    async def _ask(self, server: Server) -> _ModelList:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return _ModelList(self._monotonic(), await server.models())
+        except TimeoutError:
+            return _ModelList(self._monotonic(), [], f"The {server.kind} at {server.base_url} does not answer.")
+        except LanguageModelFailed as error:
+            return _ModelList(self._monotonic(), [], error.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelList:
+    """What a server said at `at` (monotonic seconds) when asked for its models; failure: why it said nothing."""
+
+    at: float
+    models: list[str]
+    failure: str | None = None

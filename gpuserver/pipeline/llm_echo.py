@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from gpuserver.domain import Message, Token
 from gpuserver.pipeline.language import language_of
@@ -20,11 +20,14 @@ class EchoModel:
     def __init__(self, fallback: str | None = None):
         self._fallback = fallback
 
+    def start(self) -> None:
+        """Nothing has to be loaded."""
+
     @property
     def name(self) -> str:
         return NAME
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncIterator[Token]:
+    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
         question = next((message.content for message in reversed(messages) if message.role == "user"), "")
         for piece in _PIECES.findall(answer(question)):
             yield Token(piece, NAME, self._fallback)
