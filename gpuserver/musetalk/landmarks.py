@@ -36,6 +36,14 @@ FACE_OVAL = (
 )  # clockwise from the top
 # Points that the lips and the jaw do not move: they hold the head's position while someone talks.
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 1, 98, 327, 127, 356, 10, 67, 297)
+# Around the mouth, lips included, from the nose's base to the chin; without the inner lips, which show teeth.
+MOUTH_AREA = (
+    0, 11, 12, 15, 16, 17, 18, 32, 37, 38, 39, 40, 41, 42, 43, 57, 61, 62, 72, 73, 74, 76, 77, 83, 84, 85, 86, 89, 90, 91,
+    92, 96, 97, 106, 140, 146, 164, 165, 167, 169, 170, 171, 175, 179, 180, 181, 182, 183, 184, 185, 186, 194, 199, 200,
+    201, 202, 204, 206, 208, 210, 211, 212, 216, 262, 267, 268, 269, 270, 271, 272, 273, 287, 291, 292, 302, 303, 304, 306,
+    307, 313, 314, 315, 316, 319, 320, 321, 322, 325, 335, 369, 375, 391, 393, 395, 396, 403, 404, 405, 406, 407, 408, 409,
+    410, 418, 421, 422, 424, 426, 428, 431,
+)
 # fmt: on
 
 # The three inner pairs around the middle: the lips of a smile are parted at the sides first, the middle alone would miss it.
