@@ -71,6 +71,8 @@ class QualityReport(Tolerant):
     source_frames: int  # frames at 25 fps before cutting
     used_frames: int
     frames_without_face: int
+    frames_turned_away: int = 0
+    frames_mouth_covered: int = 0
     face_width: int  # pixels, median
     mouth_width: int  # pixels, median
     mouth_opening_at_rest: float  # median
