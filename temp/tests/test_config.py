@@ -1,0 +1,87 @@
+"""Settings: names, lists, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gpuserver.config import PLANNED, Settings, explain
+
+
+def test_the_environment_is_read_by_the_contracts_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANAGEMENT_API_PORT", "9100")
+    monkeypatch.setenv("VIDEO_DIRS", "/a:/b c")
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.1")
+    settings = Settings(_env_file=None)
+    assert settings.management_api_port == 9100
+    assert settings.video_dirs == (Path("/a"), Path("/b c"))
+    assert settings.trusted_proxies == ("10.0.0.0/8", "192.168.1.1")
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSETALK_CONDA_ENV", "")
+    assert Settings(_env_file=None).musetalk_conda_env is None
+
+
+def test_dotenv_gives_tutors_their_models_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("TUTOR_7_LLM_MODEL=small\nTUTOR_8_LLM_MODEL=large\nMAX_SESSIONS=3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUTOR_8_LLM_MODEL", "huge")
+    settings = Settings()
+    assert dict(settings.tutor_models) == {"7": "small", "8": "huge"}
+    assert settings.max_sessions == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("management_api_port", "0"),
+        ("max_sessions", "0"),
+        ("llm", "parrot"),
+        ("public_url", "gpu.example.org"),
+        ("public_url", "javascript:alert(1)"),
+        ("trusted_proxies", "not-an-address"),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_wrong_setting_is_named_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(_env_file=None, **{name: value})  # type: ignore[arg-type]
+    assert explain(caught.value).startswith(name.upper())
+
+
+def test_a_wrong_secret_is_not_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(_env_file=None, internal_secret=["hunter2"])
+    assert "hunter2" not in explain(caught.value)
+
+
+def test_the_two_ports_must_differ() -> None:
+    with pytest.raises(ValidationError, match="must differ"):
+        Settings(_env_file=None, management_api_port=8615)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("127.0.0.1", "http://127.0.0.1:8615"), ("0.0.0.0", "http://127.0.0.1:8615"), ("::1", "http://[::1]:8615")]
+)
+def test_media_url_is_where_this_machine_reaches_it(host: str, url: str) -> None:
+    assert Settings(_env_file=None, media_host=host).media_url == url
+
+
+def test_planned_settings_in_use_are_named() -> None:
+    assert Settings(_env_file=None, webrtc_udp_port=5000, api_keys="k").planned_settings_in_use() == ["API_KEYS", "WEBRTC_UDP_PORT"]
+    assert Settings(_env_file=None).planned_settings_in_use() == []
+
+
+def test_every_planned_name_is_a_setting() -> None:
+    assert set(PLANNED) <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "development"),
+    [({}, True), ({"api_keys": "k"}, False), ({"management_api_host": "0.0.0.0"}, False), ({"enable_musetalk": True}, False)],
+)
+def test_only_an_open_loopback_server_is_for_development(overrides: dict[str, object], development: bool) -> None:
+    assert Settings(_env_file=None, **overrides).is_development is development  # type: ignore[arg-type]
