@@ -18,9 +18,10 @@ from gpuserver.musetalk.mouth_shape import Part
 
 CORNER_DROP = 0.3  # of the chin's drop
 UPPER_SHARE, LIFTED_SHARE = 0.10, 0.30  # of the opening made by the upper lip, relaxed and lifted
-UPPER_CLOSES = 0.4  # of a parted source's gap is closed by the upper lip
+UPPER_CLOSES = 0.25  # of a parted source's gap is closed by the upper lip
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
-INSET = 0.16  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
+SMILE_FADES = 0.22  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
+INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +42,7 @@ class MouthFields:
 def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     """The fields that give the mouth of a picture the shape of a feature row."""
     opening = max(float(row[Part.OPENING]), 0.0)
-    sideways = _sideways(mouth, float(row[Part.WIDTH]))
+    sideways = _sideways(mouth, float(row[Part.WIDTH]) - SMILE_FADES * mouth.parted * min(opening, 0.4))
     source_x = mouth.x - sideways
     uo, ui, li, lo, jaw = (
         np.interp(source_x, mouth.x, curve).astype(np.float32)
@@ -49,7 +50,6 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     )
     place = _place(mouth, source_x)
     gap = li - ui
-    parted = float(smooth_step(0.02, 0.12, mouth.opening))
     chin_drop = float(row[Part.JAW]) - 0.3 * (1 - UPPER_CLOSES) * mouth.opening
 
     # Inner lips: first closed onto the rest line, then opened.
@@ -61,7 +61,7 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     upper_target = rest_line + corner - share * aperture
     lower_target = upper_target + aperture
 
-    inset = INSET * parted * smooth_step(0.0, 0.05, gap)
+    inset = INSET * mouth.parted * smooth_step(0.0, 0.05, gap)
     upper_source, lower_source = ui - inset * (ui - uo), li + inset * (lo - li)
     fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.22 * float(row[Part.PRESS]) - 0.25 * float(smooth_step(0.15, 0.5, opening))
     upper_outer_target = upper_target - (upper_source - uo) * (1 + (fuller - 1) * 0.7)
@@ -120,8 +120,8 @@ def _place(mouth: MouthGeometry, x: Floats) -> Floats:
 
 def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
     """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
-    reach = 0.96 - 0.38 * rounding
-    exponent = 1.0 - 0.4 * float(smooth_step(0.05, 0.40, opening))
+    reach = 0.94 - 0.36 * rounding
+    exponent = 1.0 - 0.32 * float(smooth_step(0.05, 0.40, opening))
     return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
 
 

@@ -53,10 +53,21 @@ class MouthGeometry:
     jaw: Floats  # the chin's contour
     opening: float  # largest gap between the inner lips, 0 when it is only noise
 
-    def to_mouth(self, points: Floats) -> Floats:
-        """Pixels [..., 2] to mouth coordinates."""
-        offset = points - self.origin
-        return np.stack([offset @ self.across, offset @ self.down], -1) / np.float32(self.unit)
+    @property
+    def parted(self) -> float:
+        """0 where the source's lips are closed, 1 where they are clearly apart."""
+        return float(smooth_step(0.02, 0.12, self.opening))
+
+    def to_picture(self, points: Floats) -> Floats:
+        """Mouth coordinates [..., 2] to pixels."""
+        return self.origin + np.float32(self.unit) * (points[..., :1] * self.across + points[..., 1:] * self.down)
+
+    def places(self, box: Box) -> tuple[Floats, Floats]:
+        """Mouth coordinates x and y, float32 [h, w], of the pixels of a box."""
+        right = np.arange(box.left, box.right, dtype=np.float32) - self.origin[0]
+        below = np.arange(box.top, box.bottom, dtype=np.float32)[:, None] - self.origin[1]
+        across, down = self.across / np.float32(self.unit), self.down / np.float32(self.unit)
+        return right * across[0] + below * across[1], right * down[0] + below * down[1]
 
     def box_to_grid(self) -> NDArray[np.float64]:
         """The affine map [2, 3] from pixels of the box to (column, row) of the grid."""
@@ -95,10 +106,11 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
     gap = np.maximum(lower_inner - upper_inner, 0)
     gap = gap * smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max()))
     upper_inner, lower_inner = middle_line - gap / 2, middle_line + gap / 2
+    if gap.max() > 0:  # the dark corners of a smile lie beside its landmarks
+        lower_inner, upper_inner = middle_line + _widened(gap) / 2, middle_line - _widened(gap) / 2
     height, picture_width = frame.picture.shape[0] * 2 // 3, frame.picture.shape[1]
-    corners = origin + unit * (
-        np.array([x[0], x[-1], x[-1], x[0]])[:, None] * across + np.array([y[0], y[0], y[-1], y[-1]])[:, None] * down
-    )
+    rim = np.array([[x[0], y[0]], [x[-1], y[0]], [x[-1], y[-1]], [x[0], y[-1]]])
+    corners = origin + unit * (rim[:, :1] * across + rim[:, 1:] * down)
     return MouthGeometry(
         unit=unit, origin=origin, across=across, down=down, box=_even_box(corners, picture_width, height), x=x, y=y,
         middle=float(np.clip(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean(), left + 0.1, right - 0.1)), left=left, right=right,
@@ -115,6 +127,12 @@ def _curve(x: Floats, points: Floats) -> Floats:
     heights = np.interp(x, ascending, points[:, 1])
     padded = np.pad(heights, 2, mode="edge")
     return np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, "valid").astype(np.float32)
+
+
+def _widened(gap: Floats) -> Floats:
+    """The gap, reaching two columns further to each side."""
+    padded = np.pad(gap, 2, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 5).max(1).astype(np.float32)
 
 
 def _even_box(corners: NDArray[np.floating], width: int, height: int) -> Box:

@@ -15,10 +15,10 @@ from gpuserver.domain import FRAME_SECONDS, Floats, TimedViseme, Viseme
 from gpuserver.musetalk.mouth_shape import PARTS, Part
 
 STEP = 0.005  # seconds between the points at which the pulls are averaged
-REACH = 0.09  # seconds: a sound pulls this long before it begins and after it ends
+REACH = 0.08  # seconds: a sound pulls this long before it begins and after it ends
 PAUSE = 0.12  # seconds: a silence this long closes the lips; a shorter one is spoken through
 PAUSE_ONSET = 0.03  # seconds from a pause's beginning until the lips are closed
-CLOSING, OPENING = 0.06, 0.07  # seconds that lips need to meet and to part
+CLOSING, OPENING = 0.045, 0.05  # seconds that lips need to meet and to part
 LOOK_AHEAD = FRAME_SECONDS / 2 + REACH + PAUSE  # of visemes that a frame's row depends on, beyond the frame's middle
 LOOK_BACK = 0.5
 
@@ -42,16 +42,16 @@ _TARGETS: dict[Viseme, tuple[float, ...]] = {
 }
 # How strongly a sound insists on its opening (and jaw), and on its width and rounding. A k takes the lips of its vowel.
 _STRENGTHS: dict[Viseme, tuple[float, float]] = {
-    Viseme.SIL: (0.3, 0.3),
-    Viseme.PP: (0.35, 0.2),
+    Viseme.SIL: (0.5, 0.3),
+    Viseme.PP: (0.6, 0.2),
     Viseme.FF: (1.2, 0.4),
-    Viseme.TH: (0.7, 0.3),
-    Viseme.DD: (0.5, 0.2),
-    Viseme.KK: (0.3, 0.1),
+    Viseme.TH: (0.8, 0.3),
+    Viseme.DD: (0.7, 0.2),
+    Viseme.KK: (0.6, 0.1),
     Viseme.CH: (0.9, 0.9),
     Viseme.SS: (0.9, 0.4),
-    Viseme.NN: (0.4, 0.2),
-    Viseme.RR: (0.5, 0.6),
+    Viseme.NN: (0.7, 0.2),
+    Viseme.RR: (0.7, 0.6),
     Viseme.AA: (1.0, 0.6),
     Viseme.E: (1.0, 0.7),
     Viseme.IH: (0.9, 0.7),

@@ -12,7 +12,8 @@ import numpy as np
 from gpuserver.domain import AvatarFrame, FaceCrop, Floats, Listener, MouthJob
 from gpuserver.musetalk.mouth_fields import MouthFields, move_mouth
 from gpuserver.musetalk.mouth_geometry import MouthGeometry, measure_mouth
-from gpuserver.musetalk.mouth_interior import FaceLight, measure_light, paint_interior, planes
+from gpuserver.musetalk.mouth_interior import paint_interior
+from gpuserver.musetalk.mouth_light import FaceLight, measure_light, planes
 from gpuserver.musetalk.mouth_listener import MouthListener
 from gpuserver.musetalk.mouth_shape import rest_row
 
@@ -60,7 +61,7 @@ class WarpEngine:
         y, u, v = _warp(source, fields)
         paint = paint_interior(source.frame, mouth, source.light, fields, row)
         if paint is not None:
-            paint.over(y, u, v)
+            paint.lay_over(y, u, v)
         return FaceCrop(mouth.box, y, u, v)
 
 
