@@ -21,9 +21,12 @@ GpuserverError
 │   ├── NoUsableFace, VideoLimitExceeded
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
 ├── Full (429)                   every session slot is taken
+├── TooManyWaiting (429)         a session's queue of questions is full
 ├── Cancelled (499)              the caller went away or cancelled the job
 ├── UpstreamFailed (502)
-│   ├── LanguageModelFailed, VoiceFailed
+│   ├── LanguageModelFailed
+│   └── VoiceFailed
+│       └── VoiceUnreachable     the service that speaks does not answer
 ├── Unavailable (503)            the media server is down
 ├── DiskFull (507)
 └── CannotStart                  a server refuses to start; never sent over HTTP
@@ -191,6 +194,11 @@ class Full(GpuserverError):
     default_advice = "Wait for a session to end, or raise MAX_SESSIONS."
 
 
+class TooManyWaiting(GpuserverError):
+    status, slug, title = 429, "too-many-waiting", "Too many questions wait for their answer"
+    default_advice = 'Wait for an answer to end, or ask without "queue": true, which replaces what is being said.'
+
+
 class Cancelled(GpuserverError):
     status, slug, title = 499, "cancelled", "The work was cancelled"
     default_advice = "Start it again if it was not meant to be cancelled."
@@ -209,6 +217,11 @@ class LanguageModelFailed(UpstreamFailed):
 class VoiceFailed(UpstreamFailed):
     slug, title = "voice-failed", "The sentence could not be spoken"
     default_advice = "The text is shown; choose a voice that speaks this language (TTS, TTS_VOICE)."
+
+
+class VoiceUnreachable(VoiceFailed):
+    slug, title = "voice-unreachable", "The service that speaks does not answer"
+    default_advice = "The text is shown; check the network, or set TTS=hibari to speak English without it."
 
 
 class Unavailable(GpuserverError):
