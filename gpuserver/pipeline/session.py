@@ -1,0 +1,239 @@
+"""One student with one avatar: the conversation, the running Turn, the events and who listens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from gpuserver.domain import Avatar, Generation, Message, Stage
+from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
+from gpuserver.pipeline.conversation import Conversation
+from gpuserver.pipeline.studio import Studio
+from gpuserver.pipeline.subscription import Subscription
+from gpuserver.pipeline.turn import Line, Scene, Turn
+from gpuserver.wire import CreateSession, Interrupted, Notice, ServerMessage, SessionInfo, SessionLost
+
+log = structlog.get_logger(__name__)
+
+LINES_WAITING = 8
+SUBSCRIPTIONS = 16
+CLOSING_SECONDS = 2.0
+SAID_ONCE = frozenset({"voice_fallback", "model_fallback"})  # notices that would repeat with every sentence
+NO_PICTURE = "No picture is connected, so the answer is text only."
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """model: for the tutor, where the request names none. idle_seconds: without a sign of life before `on_idle` is called."""
+
+    model: str | None
+    idle_seconds: float
+
+
+class Session:
+    """Made by SessionRegistry inside the event loop, whose clock it goes by; ends with aclose()."""
+
+    def __init__(
+        self,
+        request: CreateSession,
+        avatar: Avatar,
+        stage: Stage,
+        studio: Studio,
+        settings: SessionSettings,
+        *,
+        on_idle: Callable[[Session], None],
+    ):
+        self.session_id = secrets.token_urlsafe(16)
+        self.engine_token = secrets.token_urlsafe(32)
+        self.avatar = avatar
+        self.stage = stage
+        self.created_at = datetime.now(UTC)
+        self._request = request
+        self._studio = studio
+        self._model = request.model or settings.model
+        self._idle_limit = settings.idle_seconds
+        self._on_idle = on_idle
+        self._conversation = Conversation(request.system_prompt, (Message(item.role, item.content) for item in request.history))
+        self._viewers = 0
+        self._turns = 0
+        self._turn: Turn | None = None
+        self._waiting: deque[Line] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._said: set[str] = set()
+        self._subscriptions: list[Subscription] = []
+        self._loop = asyncio.get_running_loop()
+        self._last_sign_of_life = self._loop.time()
+        self._idle_timer = self._loop.call_later(self._idle_limit, self._check_idle)
+        self._director = self._loop.create_task(self._direct(), name=f"session {self.session_id}")
+
+    # ------------------------------------------------------------ what the student does
+
+    async def ask(self, text: str, queue: bool = False) -> int:
+        """Answer a question; the Turn's number. Replaces what is being said, or waits for its turn if `queue`.
+
+        Raises InvalidInput for an empty text, TooManyWaiting, SessionNotFound once the session has ended.
+        """
+        return self._line(text, verbatim=False, queue=queue)
+
+    async def say(self, text: str, queue: bool = False) -> int:
+        """Speak the text as it is; otherwise as `ask`."""
+        return self._line(text, verbatim=True, queue=queue)
+
+    async def interrupt(self) -> None:
+        """Silence now; what waits is dropped too. The `interrupted` events say how long it took."""
+        self.touch()
+        self._silence()
+
+    def touch(self) -> None:
+        """A sign of life: the idle time begins anew."""
+        self._last_sign_of_life = self._loop.time()
+
+    def attach(self) -> None:
+        """A peer sees and hears the session now."""
+        self._viewers += 1
+        self.touch()
+
+    def detach(self) -> None:
+        """A peer is gone. With the last one the running Turn ends: nobody hears it."""
+        self._viewers = max(0, self._viewers - 1)
+        self.touch()
+        if self._viewers == 0:
+            self._silence()
+
+    # ------------------------------------------------------------ events
+
+    def subscribe(self) -> Subscription:
+        """All events from now on. Raises SessionNotFound once the session has ended, TooManyWaiting beyond 16 listeners."""
+        self._check_open()
+        if len(self._subscriptions) >= SUBSCRIPTIONS:
+            raise TooManyWaiting("Too many connections listen to this session.", advice="Close one of them.")
+        subscription = Subscription(self._subscriptions.remove)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(self, event: ServerMessage) -> None:
+        """Tell everyone who listens. A fallback that lasts is told once per session."""
+        if isinstance(event, Notice) and event.code in SAID_ONCE:
+            if event.text in self._said:
+                return
+            self._said.add(event.text)
+        for subscription in list(self._subscriptions):
+            subscription.offer(event)
+
+    # ------------------------------------------------------------ what is known of it
+
+    @property
+    def avatar_id(self) -> str:
+        return self.avatar.avatar_id
+
+    @property
+    def connected(self) -> bool:
+        """Whether a peer is attached."""
+        return self._viewers > 0
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an answer is being thought of or said."""
+        return self._turn is not None or bool(self._waiting)
+
+    def info(self) -> SessionInfo:
+        return SessionInfo(
+            session_id=self.session_id,
+            tutor_id=self._request.tutor_id,
+            student_id=self._request.student_id,
+            avatar_id=self.avatar_id,
+            kb_id=self._request.kb_id,
+            created_at=self.created_at,
+            idle_seconds=round(self._loop.time() - self._last_sign_of_life, 3),
+            connected=self.connected,
+            speaking=self.speaking,
+        )
+
+    async def aclose(self, reason: str) -> None:
+        """End the Turn, tell the listeners why, let them go."""
+        if not self._closed:
+            self._closed = True
+            self._idle_timer.cancel()
+            self._silence()
+            self._arrived.set()
+        _, stuck = await asyncio.wait([self._director], timeout=CLOSING_SECONDS)
+        if stuck:
+            log.warning("turn_did_not_end", session_id=self.session_id)
+            self._director.cancel()
+            await asyncio.wait([self._director])
+        self.publish(SessionLost(reason=reason))
+        for subscription in list(self._subscriptions):
+            subscription.close(reason)
+
+    # ------------------------------------------------------------ one Turn after the other
+
+    def _line(self, text: str, *, verbatim: bool, queue: bool) -> int:
+        self._check_open()
+        self.touch()
+        if not text.strip():
+            raise InvalidInput("The text is empty.", advice="Send a text with at least one word.")
+        if not queue:
+            self._silence()
+        elif len(self._waiting) >= LINES_WAITING:
+            raise TooManyWaiting(f"{LINES_WAITING} questions wait already.")
+        self._turns += 1
+        self._waiting.append(Line(text.strip(), verbatim, Generation(self._turns), self._loop.time()))
+        self._arrived.set()
+        return self._turns
+
+    def _silence(self) -> None:
+        """End what is being said and forget what waits."""
+        if self._turn is not None:
+            self._turn.interrupt()
+        while self._waiting:
+            self.publish(Interrupted(turn=self._waiting.popleft().generation.number, ms=0.0))
+
+    async def _direct(self) -> None:
+        """Runs the Turns, one after the other: a new one begins when the old one is silent and remembered."""
+        while True:
+            while not self._waiting:
+                if self._closed:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            line = self._waiting.popleft()
+            self._turn = self._make_turn(line)
+            await self._turn.run()
+            if not line.verbatim:
+                self._conversation.remember("user", line.text)
+            self._conversation.remember("assistant", self._turn.remembered)
+            self._turn = None
+
+    def _make_turn(self, line: Line) -> Turn:
+        if not self.connected:
+            self.publish(Notice(turn=line.generation.number, code="no_picture", text=NO_PICTURE))
+        return Turn(
+            line,
+            self._studio,
+            Scene(self.avatar, self.stage) if self.connected else None,
+            self.publish,
+            messages=[] if line.verbatim else self._conversation.messages(line.text),
+            model=self._model,
+            voice=self._request.voice,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionNotFound("The session has ended.")
+
+    def _check_idle(self) -> None:
+        """Called when the idle time may be over; a sign of life or a running Turn has moved it on."""
+        if self.speaking:
+            self.touch()
+        remaining = self._last_sign_of_life + self._idle_limit - self._loop.time()
+        if remaining > 0:
+            self._idle_timer = self._loop.call_later(remaining, self._check_idle)
+        else:
+            self._on_idle(self)

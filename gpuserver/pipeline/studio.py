@@ -1,0 +1,27 @@
+"""What all sessions share to make a Turn: who thinks, who speaks, who draws."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpuserver.domain import FaceCrop, LanguageModel, LipSyncEngine, MouthJob, Voice
+
+
+class MouthPainter(Protocol):
+    """musetalk.renderer.Renderer, as far as a Turn needs it."""
+
+    def submit(self, job: MouthJob) -> Future[FaceCrop]:
+        """The crop to come; the future is cancelled if the job's generation is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """The parts are started and closed by whoever puts the studio together."""
+
+    language_model: LanguageModel
+    voice: Voice
+    engine: LipSyncEngine
+    renderer: MouthPainter

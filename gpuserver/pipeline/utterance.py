@@ -1,0 +1,86 @@
+"""One sentence on its way from sound to lips: pairs every 40 ms of sound with its feature row."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Floats, LipSyncEngine, Pcm, Speech
+from gpuserver.pipeline.resample import SoundFrames
+
+LETTERS_PER_SECOND = 15.0  # of unhurried English speech
+IDEOGRAPHS_PER_SECOND = 4.5  # of unhurried Chinese speech
+
+SILENT_FRAME: Pcm = np.zeros(SAMPLES_PER_FRAME, np.int16)
+SILENT_FRAME.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpokenFrame:
+    """40 ms of a sentence: sound (int16 [1920]), feature row, and how many characters of the sentence are said at its end."""
+
+    sound: Pcm
+    features: Floats
+    heard: int
+
+
+class Utterance:
+    """Takes a sentence's sound piece by piece and gives each frame as soon as sound and row exist. No I/O.
+
+    Silence fills the last frame. Where sound and rows differ in number, silence or resting lips make up for it.
+    """
+
+    def __init__(self, text: str, engine: LipSyncEngine):
+        self._text = text
+        self._listener = engine.listener()
+        self._rest = engine.rest()
+        self._cutter = SoundFrames()
+        self._sounds: deque[Pcm] = deque()
+        self._rows: deque[Floats] = deque()
+        self._sound_seconds = 0.0
+        self._given = 0  # frames
+
+    def hear(self, speech: Speech) -> list[SpokenFrame]:
+        """The frames that became complete with this piece."""
+        self._sound_seconds += speech.seconds
+        self._sounds.extend(self._cutter.push(speech.pcm, speech.sample_rate))
+        self._rows.extend(self._listener.hear(speech))
+        return self._frames(min(len(self._sounds), len(self._rows)), max(self._sound_seconds, estimated_seconds(self._text)))
+
+    def finish(self) -> list[SpokenFrame]:
+        """All remaining frames; with the last one the whole sentence is said."""
+        if not self._sound_seconds:
+            return []
+        self._sounds.extend(self._cutter.finish())
+        self._rows.extend(self._listener.finish())
+        remaining = max(len(self._sounds), len(self._rows))
+        self._sounds.extend([SILENT_FRAME] * (remaining - len(self._sounds)))
+        self._rows.extend([self._rest] * (remaining - len(self._rows)))
+        return self._frames(remaining, self._sound_seconds)
+
+    def _frames(self, count: int, seconds: float) -> list[SpokenFrame]:
+        """The next frames of a sentence that takes so many seconds in all: an estimate while its sound is still coming."""
+        frames = []
+        for _ in range(count):
+            self._given += 1
+            heard = int(len(self._text) * min(1.0, self._given * FRAME_SECONDS / seconds))
+            frames.append(SpokenFrame(self._sounds.popleft(), self._rows.popleft(), heard))
+        return frames
+
+
+def estimated_seconds(text: str) -> float:
+    """About how long it takes to say the text."""
+    ideographs = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return ideographs / IDEOGRAPHS_PER_SECOND + (len(text) - ideographs) / LETTERS_PER_SECOND
+
+
+def cut_at_word(text: str, heard: int) -> str:
+    """The first `heard` characters, without a word that was broken off; Chinese is cut anywhere."""
+    if heard >= len(text):
+        return text
+    said = text[:heard]
+    broken = said[-1:].isalpha() and said[-1:].isascii() and text[heard].isalpha()
+    return said.rpartition(" ")[0] if broken else said.rstrip()
