@@ -22,6 +22,8 @@ _SCRIPTS: tuple[tuple[int, int, str], ...] = (
     (0x20000, 0x3134F, "zh"),
 )
 
+_CHINESE_MARKS = frozenset("。，、！？；：")
+
 NAMES = {
     "en": "English",
     "zh": "Chinese",
@@ -48,9 +50,10 @@ def is_latin(text: str) -> bool:
 
 
 def language_of(text: str) -> str:
-    """The language code of the script that weighs most: a key of NAMES; "" for a script that is not known here, "en" without letters.
+    """The language code of the script that weighs most: a key of NAMES; "" for a script that is not known here.
 
     An ideograph or a syllable weighs as much as three letters, about what it says. Chinese characters beside kana are Japanese.
+    Without letters ("3.14") the punctuation decides between Chinese and English.
     """
     weights: dict[str, int] = {}
     for character in text:
@@ -59,7 +62,9 @@ def language_of(text: str) -> str:
             weights[language] = weights.get(language, 0) + (3 if language in {"zh", "ja", "ko"} else 1)
     if "ja" in weights:
         weights["ja"] += weights.pop("zh", 0)
-    return max(weights, key=lambda language: weights[language], default="en")
+    if not weights:
+        return "zh" if not _CHINESE_MARKS.isdisjoint(text) else "en"
+    return max(weights, key=lambda language: weights[language])
 
 
 def language_name(text: str) -> str:

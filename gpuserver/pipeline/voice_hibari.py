@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
 from gpuserver.domain import Speech
 from gpuserver.errors import VoiceFailed
+from gpuserver.pipeline.clauses import clauses
 from gpuserver.pipeline.hibari_model import SAMPLE_RATE, HibariModel, Utterance
 from gpuserver.pipeline.language import has_words, is_latin
 
 NAME = "hibari"
-SHORT = 40  # characters; about 2.5 s of speech, 20 ms of work
+SHORT = 40  # characters; about 2.5 s of speech, 25 ms of work
 LONG = 160  # characters spoken in one go after the first piece
 CLAUSE_PAUSE, SENTENCE_PAUSE = 0.12, 0.35  # seconds of silence after a piece
 SLOWEST, FASTEST = 0.5, 2.0  # what the model was trained for
-
-_CLAUSE_END = re.compile(r"(?<=[,;:—–)])\s+")
 
 # What a lesson writes in the middle of English, and English says.
 SYMBOLS = {
@@ -54,12 +52,12 @@ class HibariVoice:
     def can_speak(self, text: str) -> bool:
         return is_latin(text.translate(_SPELL))
 
-    async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncIterator[Speech]:
+    async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
         """The texts of the pieces, joined, are the sentence. Raises VoiceFailed where the text is not in Latin script."""
         if has_words(text) and not self.can_speak(text):
             raise VoiceFailed(f"The voice hibari speaks English only and cannot say: {text[:80]}")
         model = await self._model()
-        pieces = clauses(text)
+        pieces = clauses(text, first=SHORT, longest=LONG)
         for number, piece in enumerate(pieces, 1):
             pause = SENTENCE_PAUSE if number == len(pieces) else CLAUSE_PAUSE
             utterance = await self._synthesise(model, piece, min(max(rate, SLOWEST), FASTEST), pause)
@@ -90,37 +88,3 @@ class HibariVoice:
             return await asyncio.get_running_loop().run_in_executor(self._worker, work)
         except Exception as error:
             raise VoiceFailed(f"The voice hibari failed on: {text[:80]}") from error
-
-
-def clauses(text: str) -> list[str]:
-    """Cut a long sentence so that its first sound comes early: a short first clause, then as much as fits into LONG characters.
-
-    Joined, the pieces are the text. A sentence of at most SHORT characters stays whole.
-    """
-    if len(text) <= SHORT:
-        return [text]
-    pieces: list[str] = []
-    for clause in _cut(text):
-        limit = SHORT if len(pieces) == 1 else LONG
-        if pieces and len(pieces[-1]) + len(clause) <= limit:
-            pieces[-1] += clause
-        else:
-            pieces.append(clause)
-    return pieces
-
-
-def _cut(text: str) -> list[str]:
-    """The clauses of the text, each with the white space that follows it, none longer than LONG characters."""
-    ends = [match.end() for match in _CLAUSE_END.finditer(text)]
-    parts = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
-    return [short for part in parts if part for short in _bounded(part)]
-
-
-def _bounded(text: str) -> list[str]:
-    """Cut at white space, or anywhere where there is none."""
-    pieces = []
-    while len(text) > LONG:
-        end = text.rfind(" ", 1, LONG) + 1 or LONG
-        pieces.append(text[:end])
-        text = text[end:]
-    return [*pieces, text]
