@@ -37,11 +37,9 @@ class AvatarWriter:
     Nothing here publishes the folder; a reader must not see it before finish() has returned. OSError (a full disk) passes through.
     """
 
-    def __init__(self, folder: Path, width: int, height: int):
-        if width < 2 or height < 2 or width % 2 or height % 2:
-            raise ValueError(f"a picture of {width}x{height} has no I420 form")
+    def __init__(self, folder: Path):
         self._folder = folder
-        self._shape = (height * 3 // 2, width)
+        self._shape = (0, 0)  # rows and columns of an I420 picture; the first one decides
         self._count = 0
         self._pictures: BinaryIO = (folder / FRAMES).open("x+b")
 
@@ -51,12 +49,32 @@ class AvatarWriter:
     def __exit__(self, *_: object) -> None:
         self._pictures.close()
 
+    @property
+    def width(self) -> int:
+        return self._shape[1]
+
+    @property
+    def height(self) -> int:
+        return self._shape[0] * 2 // 3
+
     def add(self, picture: Bytes2D) -> None:
-        """Append a picture: uint8 [height * 3 / 2, width], I420."""
-        if picture.shape != self._shape or picture.dtype != np.uint8:
+        """Append a picture: uint8 [height * 3 / 2, width], I420; all of one size, both sides even."""
+        rows, columns = picture.shape
+        if rows % 3 or columns % 2 or not rows or not columns:
+            raise ValueError(f"{rows} rows of {columns} are no I420 picture")
+        if picture.dtype != np.uint8 or (self._count and picture.shape != self._shape):
             raise ValueError(f"a picture of shape {picture.shape} in an avatar of {self._shape}")
+        self._shape = (rows, columns)
         self._pictures.write(np.ascontiguousarray(picture).data)
         self._count += 1
+
+    def picture(self, index: int) -> Bytes2D:
+        """A picture that was added and kept."""
+        size = self._shape[0] * self._shape[1]
+        self._pictures.seek(index * size)
+        data = self._pictures.read(size)
+        self._pictures.seek(0, os.SEEK_END)
+        return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def keep(self, start: int, stop: int) -> None:
         """Forget all pictures but start … stop - 1. The pictures move to the beginning of the file, which then shrinks."""

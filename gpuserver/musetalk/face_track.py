@@ -17,6 +17,7 @@ MAX_TURN = 0.7  # landmarks.turn(): about 35 degrees
 MAX_JUMP = 0.35  # eye distances per frame; a head does not move faster, a cut does
 MAX_CHANGE = 40.0  # mean change of the picture per frame, of 255: a cut to another scene
 
+_SEARCH_EVERY = 5  # frames: small faces are looked for this often while there is none
 _THUMBNAIL = 32  # pixels, to see cuts
 
 
@@ -53,12 +54,15 @@ class FaceTrack:
         self._looks: list[Look | None] = []
         self._cuts: list[bool] = []  # whether the scene changes right before the frame
         self._thumbnail: Floats | None = None
+        self._missed = 0  # frames in a row without a face
 
     def see(self, rgb: NDArray[np.uint8]) -> None:
         """Take the next picture, uint8 [h, w, 3]."""
         previous = self._faces[-1] if self._faces else None
         cut = self._is_cut(rgb)
-        face = self._finder.find(rgb, previous.landmarks if previous is not None and not cut else None)
+        known = previous.landmarks if previous is not None and not cut else None
+        face = self._finder.find(rgb, known, thorough=self._missed % _SEARCH_EVERY == 0)
+        self._missed = 0 if face is not None else self._missed + 1
         jumped = face is not None and previous is not None and _distance(previous.landmarks, face.landmarks) > MAX_JUMP
         self._faces.append(face)
         self._looks.append(None if face is None else look(rgb, face.landmarks))

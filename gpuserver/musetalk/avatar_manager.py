@@ -1,0 +1,266 @@
+"""All avatars of this server: made from videos, listed, shown, replaced, deleted. Loads no cv2, av or torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from gpuserver.config import Settings
+from gpuserver.errors import (
+    AvatarDamaged,
+    AvatarExists,
+    AvatarNotFound,
+    InvalidAvatarId,
+    InvalidInput,
+    Unreadable,
+    VideoNotFound,
+    VideoPathForbidden,
+    VideoUrlRefused,
+)
+from gpuserver.musetalk.avatar_files import PREVIEW, read_info
+from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
+from gpuserver.musetalk.preparation import PreparationRequest
+from gpuserver.musetalk.preparation_job import Progress, run_preparation
+from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, CreateAvatar
+
+SAMPLE_FACE = Path(__file__).parent / "assets" / "portrait.png"
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, concat:, data:, …
+_PLAYLISTS = frozenset({".m3u", ".m3u8", ".pls", ".mpd", ".ffconcat", ".concat", ".xspf", ".asx", ".sdp"})
+
+_log = logging.getLogger(__name__)
+Read = TypeVar("Read")
+
+
+class AvatarManager:
+    """Synchronous and thread-safe; several processes may manage the same folder. Call start() once before anything is made."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._shelf = AvatarShelf(settings.avatars_dir)
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Where an upload may be written before create_from_file(); on the avatars' own file system."""
+        return self._shelf.uploads
+
+    def start(self) -> None:
+        """Make the folders and remove the left-overs of killed processes."""
+        with room_on_disk():
+            self._shelf.prepare()
+
+    # ------------------------------------------------------------ making
+
+    def create(
+        self,
+        request: CreateAvatar,
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> AvatarCreated:
+        """Make an avatar from a video on this machine.
+
+        Raises VideoUrlRefused, VideoPathForbidden, VideoNotFound, InvalidInput, and all that create_from_file() raises.
+        Under development a missing video is replaced by the sample face, which the answer says.
+        """
+        path = self._allowed(request.video_path)
+        try:
+            video = _open_regular(path)
+        except FileNotFoundError:
+            if not self._settings.is_development:
+                raise VideoNotFound(f"There is no video {request.video_path}.") from None
+            return self._make(SAMPLE_FACE.open("rb"), request, replace, progress, cancel, still=True, mock=True)
+        if not self._is_allowed(_real_path(video, path)):
+            video.close()
+            raise VideoPathForbidden(f"{request.video_path} leads outside VIDEO_DIRS.")
+        return self._make(video, request, replace, progress, cancel)
+
+    def create_from_file(
+        self,
+        avatar_id: str,
+        video: Path,
+        *,
+        apply_blur: bool = False,
+        tutor_id: str | None = None,
+        replace: bool = False,
+        mock: bool = False,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> AvatarCreated:
+        """Make an avatar from a file that the server itself put there (an upload). mock: the file is a stand-in, which the answer says.
+
+        Raises InvalidAvatarId, AvatarExists, VideoNotFound, Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull, Cancelled.
+        """
+        _check_id(avatar_id)
+        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
+        try:
+            opened = _open_regular(video)
+        except FileNotFoundError:
+            raise VideoNotFound(f"There is no video {video.name}.") from None
+        return self._make(opened, request, replace, progress, cancel, still=video == SAMPLE_FACE, mock=mock)
+
+    def create_demo(self, avatar_id: str = "demo", replace: bool = False) -> AvatarCreated:
+        """Make an avatar from the bundled sample face: a still loop. Raises AvatarExists, DiskFull."""
+        _check_id(avatar_id)
+        request = CreateAvatar(avatar_id=avatar_id, video_path=str(SAMPLE_FACE))
+        return self._make(SAMPLE_FACE.open("rb"), request, replace, None, None, still=True)
+
+    def _make(
+        self,
+        video: BinaryIO,
+        request: CreateAvatar,
+        replace: bool,
+        progress: Progress | None,
+        cancel: threading.Event | None,
+        *,
+        still: bool = False,
+        mock: bool = False,
+    ) -> AvatarCreated:
+        avatar_id = request.avatar_id
+        with video, room_on_disk():
+            if os.fstat(video.fileno()).st_size == 0:
+                raise Unreadable("The video file is empty.")
+            if not replace and self._shelf.exists(avatar_id):
+                raise AvatarExists(f"There is an avatar {avatar_id!r} already.")
+            with self._shelf.making(avatar_id) as folder:
+                job = PreparationRequest(
+                    folder=folder,
+                    avatar_id=avatar_id,
+                    tutor_id=request.tutor_id,
+                    apply_blur=request.apply_blur,
+                    mock=mock,
+                    still=still,
+                )
+                run_preparation(job, video, progress=progress, cancel=cancel)
+                self._shelf.publish(avatar_id, folder, replace=replace)
+        message = "Avatar created successfully"
+        if mock:
+            message += " from the sample face (mock), because there is no such video"
+        _log.info("avatar %s created%s", avatar_id, " (mock)" if mock else "")
+        return AvatarCreated(avatar_id=avatar_id, avatar_path=str(self._shelf.root / avatar_id), message=message, mock=mock)
+
+    def _allowed(self, video_path: str) -> Path:
+        """The path with every symbolic link followed. Raises VideoUrlRefused, VideoPathForbidden, InvalidInput."""
+        if _URL.match(video_path):
+            raise VideoUrlRefused("video_path is a URL; only files on this server are read.")
+        if Path(video_path).suffix.lower() in _PLAYLISTS:
+            raise VideoUrlRefused("video_path is a playlist; only videos are read.")
+        if "\0" in video_path:
+            raise InvalidInput("video_path contains a NUL character.")
+        path = Path(os.path.realpath(video_path))
+        if not self._is_allowed(path):
+            raise VideoPathForbidden(f"{video_path} is outside VIDEO_DIRS.")
+        return path
+
+    def _is_allowed(self, path: Path) -> bool:
+        return any(path.is_relative_to(os.path.realpath(folder)) for folder in self._settings.video_dirs)
+
+    # ------------------------------------------------------------ looking
+
+    def ids(self) -> list[str]:
+        """All avatars, sorted."""
+        return self._shelf.ids()
+
+    def infos(self) -> list[AvatarInfo]:
+        """What is known about all avatars, sorted by id. A damaged one is left out and logged."""
+        infos = []
+        for avatar_id in self.ids():
+            try:
+                infos.append(self.info(avatar_id))
+            except AvatarNotFound:
+                continue  # deleted meanwhile
+            except AvatarDamaged as error:
+                _log.warning("avatar %s is left out: %s", avatar_id, error.detail)
+        return infos
+
+    def info(self, avatar_id: str) -> AvatarInfo:
+        """Raises AvatarNotFound, AvatarDamaged."""
+        info = self.read(avatar_id, read_info)
+        used = self._shelf.last_used(avatar_id)
+        last_used_at = None if used is None else datetime.fromtimestamp(used, UTC)
+        return info.model_copy(update={"avatar_path": str(self._shelf.root / avatar_id), "last_used_at": last_used_at})
+
+    def read(self, avatar_id: str, reader: Callable[[Path], Read]) -> Read:
+        """What `reader` makes of the avatar's folder; once more if the avatar is replaced meanwhile. Raises AvatarNotFound."""
+        while True:
+            version = self._shelf.version(avatar_id)
+            try:
+                return reader(version)
+            except (AvatarNotFound, AvatarDamaged):
+                if self._shelf.version(avatar_id) == version:
+                    raise
+
+    def folder(self, avatar_id: str) -> Path:
+        """The folder of the avatar's current version: never changed, deleted after a replacement. Raises AvatarNotFound."""
+        return self._shelf.version(avatar_id)
+
+    def preview(self, avatar_id: str) -> Path:
+        """A JPEG file. Raises AvatarNotFound."""
+        return self._shelf.version(avatar_id) / PREVIEW
+
+    def choose(self, avatar_id: str | None, tutor_id: str) -> str:
+        """The avatar of a session: the one asked for, else the newest of the tutor, else one that is named after the tutor.
+
+        Raises AvatarNotFound, with the list of what exists.
+        """
+        existing = self.ids()
+        if avatar_id is not None:
+            candidates = [avatar_id]
+        else:
+            mine = [info for info in self.infos() if info.tutor_id == tutor_id]
+            newest = sorted(mine, key=lambda info: info.created_at, reverse=True)
+            candidates = [info.avatar_id for info in newest] + [f"avatar_tutor_{tutor_id}", f"tutor_{tutor_id}_avatar"]
+        for candidate in candidates:
+            if candidate in existing:
+                return candidate
+        wanted = f"There is no avatar {avatar_id!r}." if avatar_id is not None else f"Tutor {tutor_id!r} has no avatar."
+        there = f"There are: {', '.join(existing[:50])}." if existing else "There are none yet; create one with POST /v1/avatars."
+        raise AvatarNotFound(wanted, advice=there, extra={"avatars": existing[:50]})
+
+    # ------------------------------------------------------------ changing
+
+    def touch(self, avatar_id: str) -> None:
+        """Note that the avatar is used now. Raises AvatarNotFound."""
+        with room_on_disk():
+            self._shelf.touch(avatar_id)
+
+    def delete(self, avatar_id: str) -> None:
+        """Raises AvatarNotFound. Sessions that show the avatar keep its pictures until they end."""
+        self._shelf.remove(avatar_id)
+        _log.info("avatar %s deleted", avatar_id)
+
+
+def _check_id(avatar_id: str) -> None:
+    if not AVATAR_ID.fullmatch(avatar_id):
+        raise InvalidAvatarId(f"{avatar_id[:80]!r} is not an avatar_id.")
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """The open file. A device or a FIFO is never opened. Raises FileNotFoundError, InvalidInput."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidInput(f"{path.name} is not a regular file.", advice="Name a video file.")
+        # Should the path become a FIFO or a link right now: do not wait for it, do not follow it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{path.name[:80]} cannot be opened: {error.strerror}.", advice="Check the name and the file's permissions."
+        ) from error
+    return os.fdopen(descriptor, "rb")
+
+
+def _real_path(file: BinaryIO, fallback: Path) -> Path:
+    """Where the open file really is: a folder on the way may have become a link after the check."""
+    return Path(os.path.realpath(f"/proc/self/fd/{file.fileno()}")) if Path("/proc/self/fd").is_dir() else fallback

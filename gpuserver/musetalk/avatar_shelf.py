@@ -1,0 +1,187 @@
+"""Where avatars stand on disk, and how they appear, change and vanish in one step.
+
+    data/avatars/<id>                    a symbolic link to .versions/<id>.<random>: the avatar, as everybody sees it
+    data/avatars/.versions/<id>.<random> a folder that is filled, published, and never changed after that
+    data/avatars/.locks/<id>             held by the process that is making this avatar
+    data/avatars/.state/<id>             its time of change is when the avatar was last used
+    data/avatars/.uploads/               videos on their way in
+
+A link is what makes replacing atomic: rename(2) swaps one link for another in one step on every file system, while a folder can
+only be moved away and back, with a moment of nothing in between (and RENAME_EXCHANGE is neither in Python nor on every file system).
+Creating the link is exclusive: of two creators exactly one wins. A plain folder (a restored backup) is an avatar as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gpuserver.errors import AvatarExists, AvatarNotFound, DiskFull
+from gpuserver.musetalk.avatar_files import INFO, sync_folder
+from gpuserver.wire import AVATAR_ID
+
+_UPLOAD_SECONDS = 24 * 3600  # no upload takes that long: an older file is what a killed server left
+
+_log = logging.getLogger(__name__)
+
+
+class AvatarShelf:
+    """The folder of all avatars. Safe to use from several threads and processes at once."""
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+        self.uploads = self.root / ".uploads"
+        self._versions = self.root / ".versions"
+        self._locks = self.root / ".locks"
+        self._state = self.root / ".state"
+
+    def prepare(self) -> None:
+        """Make the folders, and remove what killed processes left behind."""
+        for folder in (self.root, self.uploads, self._versions, self._locks, self._state):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    def ids(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if AVATAR_ID.fullmatch(entry.name) and (entry / INFO).is_file())
+
+    def version(self, avatar_id: str) -> Path:
+        """The folder with the avatar's files as it is now; another one after a replacement. Raises AvatarNotFound."""
+        shown = self.root / avatar_id
+        try:
+            version = shown.resolve(strict=True) if AVATAR_ID.fullmatch(avatar_id) else None
+        except OSError:
+            version = None
+        if version is None:
+            raise AvatarNotFound(f"There is no avatar {avatar_id!r}.")
+        return version
+
+    def exists(self, avatar_id: str) -> bool:
+        return os.path.lexists(self.root / avatar_id)
+
+    @contextmanager
+    def making(self, avatar_id: str) -> Iterator[Path]:
+        """An empty folder for a new version, for the only creator of this avatar; removed at the end unless published.
+
+        Raises AvatarExists if another thread or process is making the same avatar.
+        """
+        with self._only_creator(avatar_id):
+            folder = self._versions / f"{avatar_id}.{secrets.token_hex(8)}"
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                if not self._is_shown(folder):
+                    _remove(folder)
+
+    def publish(self, avatar_id: str, folder: Path, *, replace: bool) -> None:
+        """Show a folder that making() gave, complete and durable, as the avatar. Raises AvatarExists."""
+        shown, target = self.root / avatar_id, os.path.relpath(folder, self.root)
+        sync_folder(self._versions)
+        if not replace:
+            try:
+                shown.symlink_to(target)
+            except FileExistsError:
+                raise AvatarExists(f"There is an avatar {avatar_id!r} already.") from None
+        else:
+            self._replace(shown, target)
+        sync_folder(self.root)
+
+    def remove(self, avatar_id: str) -> None:
+        """Delete the avatar. Readers that have it open keep it. Raises AvatarNotFound."""
+        version = self.version(avatar_id)
+        shown = self.root / avatar_id
+        try:
+            if shown.is_symlink():
+                shown.unlink()
+            else:  # a plain folder
+                aside = self._versions / f"{avatar_id}.{secrets.token_hex(8)}"
+                shown.rename(aside)
+                version = aside
+        except FileNotFoundError:
+            raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
+        sync_folder(self.root)
+        (self._state / avatar_id).unlink(missing_ok=True)
+        _remove(version)
+
+    def touch(self, avatar_id: str) -> None:
+        """Note that the avatar is used now. Raises AvatarNotFound."""
+        self.version(avatar_id)
+        (self._state / avatar_id).touch()
+
+    def last_used(self, avatar_id: str) -> float | None:
+        """Unix time, or None."""
+        try:
+            return (self._state / avatar_id).stat().st_mtime
+        except OSError:
+            return None
+
+    def _replace(self, shown: Path, target: str) -> None:
+        old = shown.resolve() if self.exists(shown.name) else None
+        link = self._versions / f"{shown.name}.{secrets.token_hex(8)}.link"
+        link.symlink_to(target)
+        if shown.is_dir() and not shown.is_symlink():  # a plain folder cannot be swapped in one step
+            old = self._versions / f"{shown.name}.{secrets.token_hex(8)}"
+            shown.rename(old)
+        link.replace(shown)
+        if old is not None:
+            _remove(old)
+
+    @contextmanager
+    def _only_creator(self, avatar_id: str) -> Iterator[None]:
+        # flock(2): the lock of a killed process is free at once. The file stays; deleting it would let two processes hold two locks.
+        lock = FileLock(self._locks / avatar_id, thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise AvatarExists(f"The avatar {avatar_id!r} is being created right now.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _is_shown(self, folder: Path) -> bool:
+        return (self.root / folder.name.split(".")[0]).resolve() == folder
+
+    def _sweep(self) -> None:
+        """Remove versions that nobody shows and nobody is making, and forgotten uploads."""
+        for folder in self._versions.iterdir():
+            try:
+                with self._only_creator(folder.name.split(".")[0]):
+                    if not self._is_shown(folder):
+                        _remove(folder)
+                        _log.info("removed an unfinished avatar: %s", folder.name)
+            except AvatarExists:
+                continue  # another process is working on it
+        oldest = time.time() - _UPLOAD_SECONDS
+        for upload in self.uploads.iterdir():
+            if upload.lstat().st_mtime < oldest:
+                _remove(upload)
+
+
+@contextmanager
+def room_on_disk() -> Iterator[None]:
+    """Raises DiskFull instead of the OSError of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull("The disk is full.") from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # what stays is swept at the next start
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""The parent's side of a preparation: starts the child process, listens to it, ends it on cancel or when it takes too long."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
+from gpuserver.musetalk.preparation import PreparationRequest
+from gpuserver.wire import AvatarInfo
+
+Progress = Callable[[str, float], None]
+
+WALL_SECONDS = 600.0
+_WATCH_SECONDS = 0.25  # a child that says nothing is looked after this often: for cancel, and for the time limit
+_LINE_BYTES = 1 << 20
+_ERROR_TAIL = 4_000  # characters of the child's standard error that go into the log
+
+_ERRORS: dict[str, type[GpuserverError]] = {kind.slug: kind for kind in (Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull)}
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+
+_log = logging.getLogger(__name__)
+
+
+def run_preparation(
+    request: PreparationRequest,
+    video: IO[bytes],
+    *,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+    wall_seconds: float = WALL_SECONDS,
+) -> AvatarInfo:
+    """Fill request.folder from the open video and wait for the end.
+
+    Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull, Cancelled, and GpuserverError where the child itself fails.
+    The child is gone when this returns or raises.
+    """
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(  # noqa: S603 - our own module, no shell; the request is one argument
+            [sys.executable, "-P", "-m", "gpuserver.musetalk.preparation", request.model_dump_json()],
+            stdin=video,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+            start_new_session=True,  # a group of its own, so that all of it can be ended
+        )
+        try:
+            outcome: dict[str, object] = {}
+            for line in _lines(child, cancel, time.monotonic() + wall_seconds):
+                match line:
+                    case {"progress": [str(stage), float(part) | int(part)]}:
+                        if progress is not None:
+                            progress(stage, part)
+                    case _:
+                        outcome = line
+            child.wait(timeout=_WATCH_SECONDS * 40)
+        finally:
+            _end(child)
+        return _result(outcome, child.returncode, errors)
+
+
+def _lines(child: subprocess.Popen[bytes], cancel: threading.Event | None, deadline: float) -> Iterator[dict[str, object]]:
+    """The child's lines until it closes its output. Raises Cancelled, VideoLimitExceeded (too slow)."""
+    assert child.stdout is not None  # noqa: S101 - it is a pipe
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            ready = selector.select(_WATCH_SECONDS)
+            if cancel is not None and cancel.is_set():
+                raise Cancelled("The avatar's creation was cancelled.")
+            if time.monotonic() > deadline:
+                raise VideoLimitExceeded("The video took too long to prepare.")
+            if not ready:
+                continue
+            chunk = os.read(child.stdout.fileno(), 65_536)
+            if not chunk:
+                return
+            *complete, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LINE_BYTES:
+                raise GpuserverError("The preparation said something that cannot be understood.")
+            yield from (json.loads(line) for line in complete)
+
+
+def _result(outcome: dict[str, object], code: int, errors: IO[bytes]) -> AvatarInfo:
+    if code == 0 and "result" in outcome:
+        return AvatarInfo.model_validate(outcome["result"])
+    problem = outcome.get("error")
+    if isinstance(problem, dict) and problem.get("slug") in _ERRORS:
+        raise _ERRORS[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]))
+    errors.seek(0)
+    _log.warning("preparation ended with code %s: %s", code, errors.read().decode(errors="replace")[-_ERROR_TAIL:])
+    if code == -signal.SIGXCPU:
+        raise VideoLimitExceeded("The video took too much computing time to prepare.")
+    if code < 0:
+        raise Unreadable(f"The video made its decoder fail ({signal.Signals(-code).name}).")
+    raise GpuserverError("The preparation of the avatar failed.")
+
+
+def _environment() -> dict[str, str]:
+    """What the child needs to find Python's files and ours; no settings, no secrets."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    package = str(Path(__file__).parents[2])  # where `import gpuserver` works
+    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
