@@ -8,6 +8,7 @@ const LONGEST_RETRY_MS = 8000;
 const DEFAULT_WAIT_S = 5; // where a full server does not say how long
 const HEARTBEAT_MS = 15000;
 const ALONE_MS = 10000; // nothing heard for so long after a ping: the line is dead
+const ENDED_ON_PURPOSE = new Set(["idle", "deleted"]); // reasons of session_lost
 
 /**
  * Events, each with `detail`:
@@ -118,8 +119,8 @@ export class Call extends EventTarget {
       socket.onopen = () => {
         wasOpen = true;
         heartbeat = new Heartbeat(socket);
-        this.#tell("state", { state: "connected" });
         if (!this.#peer?.isAlive) this.#openPeer();
+        else if (this.#peer.isConnected) this.#tell("state", { state: "connected" });
       };
       socket.onmessage = ({ data }) => {
         heartbeat.heard();
@@ -135,8 +136,18 @@ export class Call extends EventTarget {
   #receive(message) {
     if (message.type === "webrtc_answer") this.#peer?.answer(message.sdp);
     else if (message.type === "webrtc_ice_candidate") this.#peer?.addCandidate(message.candidate);
-    else if (message.type === "session_lost") this.#forgetSession();
+    else if (message.type === "session_lost") this.#lose(message.reason);
     else if (message.type !== "pong") this.#tell("message", message);
+  }
+
+  /** A restarted server is called again; a call that was ended there stays ended. */
+  #lose(reason) {
+    if (!ENDED_ON_PURPOSE.has(reason)) this.#forgetSession();
+    else {
+      this.#session = null;
+      this.#tell("problem", new Problem({ type: `call-ended:${reason}` }));
+      this.hangUp();
+    }
   }
 
   #openPeer() {
@@ -144,6 +155,7 @@ export class Call extends EventTarget {
     this.#peer = new Peer(this.#session.webrtc, {
       send: (message) => this.#send(message),
       onTrack: (track) => this.#tell("track", track),
+      onConnected: () => this.#tell("state", { state: "connected" }),
       onLost: () => this.#replacePeer(),
     });
     this.#peer.offer();
@@ -151,6 +163,7 @@ export class Call extends EventTarget {
 
   #replacePeer() {
     this.#tell("unreachable", null);
+    this.#tell("state", { state: "connected" }); // answers can be read while picture and sound are tried again
     if (this.#socket?.readyState === WebSocket.OPEN) this.#openPeer();
     else this.#peer = null; // opened again together with the WebSocket
   }

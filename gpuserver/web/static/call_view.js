@@ -43,7 +43,8 @@ export class CallView {
     notice: ({ text }) => this.#conversation.note("notice", text),
     error: ({ turn, error }) => {
       this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
-      this.#showTurn(turn ?? this.#latestTurn + 1, "listening");
+      if (turn === null) this.#stage.show("listening");
+      else this.#showTurn(turn, "listening");
     },
   };
 
@@ -101,7 +102,7 @@ export class CallView {
     const text = field.value.trim();
     const mode = byId("composer").elements.mode.value;
     if (!text || !this.#call?.[mode](text)) return;
-    this.#conversation.asked(text);
+    if (mode === "ask") this.#conversation.asked(text); // what is to be said word for word comes back as the answer
     this.#pastTurn = this.#latestTurn;
     this.#stage.show("thinking");
     field.value = "";

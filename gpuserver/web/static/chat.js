@@ -43,6 +43,7 @@ export class Conversation {
 
   /** The answer has been said as far as `text`. */
   heard(turn, text) {
+    if (!text && !this.#find(turn)) return; // nothing was written and nothing was said
     const line = this.#answer(turn);
     line.heard = text;
     if (!line.content) this.#write(line, text);
@@ -51,7 +52,7 @@ export class Conversation {
 
   /** The answer was stopped; comes before or after it is known how much was heard. */
   interrupted(turn) {
-    const line = this.#lines.find((known) => known.turn === turn);
+    const line = this.#find(turn);
     if (!line) return; // stopped before the first word
     line.interrupted = true;
     if (line.heard !== undefined) this.#cut(line);
@@ -67,8 +68,12 @@ export class Conversation {
     this.#append(element("p", { className: "note", data: { kind } }, text));
   }
 
+  #find(turn) {
+    return this.#lines.find((line) => line.turn === turn);
+  }
+
   #answer(turn) {
-    return this.#lines.find((line) => line.turn === turn) ?? this.#add({ role: "assistant", content: "", turn });
+    return this.#find(turn) ?? this.#add({ role: "assistant", content: "", turn });
   }
 
   #add(line) {

@@ -5,13 +5,18 @@ const DISCONNECTED_GRACE_MS = 4000; // ICE often recovers by itself within this 
 export class Peer {
   #connection;
   #send;
+  #onConnected;
   #onLost;
   #grace = null;
   #work = Promise.resolve(); // remote descriptions and candidates are applied in the order of their arrival
 
-  /** send: hands a message to the server. onTrack: gets each MediaStreamTrack. onLost: called once when the connection is lost. */
-  constructor(config, { send, onTrack, onLost }) {
+  /**
+   * send: hands a message to the server. onTrack: gets each MediaStreamTrack. onConnected: picture and sound get through.
+   * onLost: called once when they no longer do, or never did.
+   */
+  constructor(config, { send, onTrack, onConnected, onLost }) {
     this.#send = send;
+    this.#onConnected = onConnected;
     this.#onLost = onLost;
     this.#connection = new RTCPeerConnection({
       iceServers: config.iceServers.map(withoutNulls),
@@ -23,6 +28,10 @@ export class Peer {
     this.#connection.onicecandidate = ({ candidate }) =>
       send({ type: "webrtc_ice_candidate", candidate: candidate?.candidate ? candidate.toJSON() : null });
     this.#connection.onconnectionstatechange = () => this.#watch();
+  }
+
+  get isConnected() {
+    return this.#connection.connectionState === "connected";
   }
 
   get isAlive() {
@@ -56,6 +65,7 @@ export class Peer {
   #watch() {
     clearTimeout(this.#grace);
     const state = this.#connection.connectionState;
+    if (state === "connected") this.#onConnected();
     if (state === "failed") this.#lose();
     if (state === "disconnected") this.#grace = setTimeout(() => this.#lose(), DISCONNECTED_GRACE_MS);
   }
