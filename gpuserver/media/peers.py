@@ -1,4 +1,4 @@
-"""Who watches which session: at most one peer per session; a new offer replaces the old peer."""
+"""Who watches which session: at most one peer per session. A new offer replaces the old peer; the session's end ends it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gpuserver.media.ice import remote_candidate
 from gpuserver.media.peer import Peer
 from gpuserver.media.sdp import MAX_CANDIDATES, read_offer
 from gpuserver.media.tracks import Ticking
+from gpuserver.pipeline.subscription import Subscription
 from gpuserver.wire import IceCandidate, Offer
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,10 @@ class Watched(Protocol):
         """Nobody does any more."""
         ...
 
+    def subscribe(self) -> Subscription:
+        """Ends when the session ends. Raises SessionNotFound if it has ended."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Line:
@@ -52,6 +57,7 @@ class Peers:
         self._configuration = configuration
         self._clock = clock
         self._lines: dict[str, _Line] = {}
+        self._watches: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         """How many sessions have a peer, connected or on its way."""
@@ -60,7 +66,7 @@ class Peers:
     async def answer(self, session: Watched, playout: Ticking, offer: Offer) -> Offer:
         """Answer an offer; the session's old peer is closed once the offer has been found sound. Raises InvalidSdp."""
         readable = read_offer(offer)
-        line = self._lines.setdefault(session.session_id, _Line())
+        line = self._line(session)
         async with line.lock, AsyncExitStack() as undo:
             if line.peer is not None:
                 await line.peer.aclose()
@@ -75,28 +81,43 @@ class Peers:
             undo.pop_all()
         return Offer(sdp=answer, type="answer")
 
-    async def add_candidate(self, session_id: str, candidate: IceCandidate | None) -> None:
+    async def add_candidate(self, session: Watched, candidate: IceCandidate | None) -> None:
         """Take a candidate, before or after its offer; None says that there are no more. Raises InvalidInput."""
         if candidate is None or remote_candidate(candidate) is None:
             return
-        line = self._lines.setdefault(session_id, _Line())
+        line = self._line(session)
         if line.peer is not None and line.peer.awaits(candidate):
             await line.peer.add_candidate(candidate)
         else:
             line.early.append(candidate)
 
-    async def close(self, session_id: str) -> None:
-        """End a session's peer, if it has one."""
-        line = self._lines.pop(session_id, None)
-        if line is None:
-            return
-        async with line.lock:
-            if line.peer is not None:
-                await line.peer.aclose()
-
     async def aclose(self) -> None:
         """End all peers."""
-        await asyncio.gather(*[self.close(session_id) for session_id in list(self._lines)])
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    def _line(self, session: Watched) -> _Line:
+        line = self._lines.get(session.session_id)
+        if line is None:
+            events = session.subscribe()
+            line = self._lines[session.session_id] = _Line()
+            watch = asyncio.create_task(self._end_with(events, session.session_id, line), name="session-end")
+            self._watches.add(watch)
+            watch.add_done_callback(self._watches.discard)
+        return line
+
+    async def _end_with(self, events: Subscription, session_id: str, line: _Line) -> None:
+        """Close the session's peer when the session's events end."""
+        try:
+            async for _ in events:
+                pass
+        finally:
+            await events.aclose()
+            del self._lines[session_id]
+            async with line.lock:
+                if line.peer is not None:
+                    await line.peer.aclose()
 
     def _make_peer(self, session: Watched, playout: Ticking, line: _Line) -> Peer:
         def ended() -> None:

@@ -1,0 +1,121 @@
+"""Process 2: the media server. Sessions, their answers, and the pictures and sound that browsers receive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import cv2
+import structlog
+from aiohttp import web
+
+from gpuserver.config import Settings
+from gpuserver.errors import SessionNotFound
+from gpuserver.media.clock import LoopClock
+from gpuserver.media.health import add_health_route
+from gpuserver.media.ice import rtc_configuration
+from gpuserver.media.peers import Peers
+from gpuserver.media.playout import Playout
+from gpuserver.media.session_routes import add_session_routes
+from gpuserver.media.websocket import add_websocket_routes
+from gpuserver.musetalk.avatar_cache import AvatarCache
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.renderer import Renderer
+from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.pipeline.language_model import make_language_model
+from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.pipeline.studio import Studio
+from gpuserver.pipeline.voice import make_voice
+from gpuserver.web.auth import internal_secret
+from gpuserver.web.avatar_routes import add_avatar_routes
+from gpuserver.web.binding import check_bind
+from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.logs import configure_logging
+from gpuserver.web.middleware import add_security_headers, middlewares
+from gpuserver.web.serving import serve
+
+log = structlog.get_logger(__name__)
+
+
+class SessionsAsUsers:
+    """Implements web.avatar_routes.AvatarUsers: the sessions of this process show the avatars."""
+
+    def __init__(self, registry: SessionRegistry):
+        self._registry = registry
+
+    async def showing(self, avatar_id: str) -> list[str]:
+        return self._registry.showing(avatar_id)
+
+    async def end(self, session_ids: list[str]) -> None:
+        for session_id in session_ids:
+            try:
+                await self._registry.delete(session_id, "avatar deleted")
+            except SessionNotFound:
+                log.info("session_ended_by_itself", session_id=session_id)
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The application. Nothing is started before it runs. Raises CannotStart for settings that cannot work."""
+    app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
+    app.on_response_prepare.append(add_security_headers)
+
+    manager = AvatarManager(settings)
+    engine = WarpEngine()
+    renderer = Renderer(engine)
+    voice = make_voice(settings)
+    language_model = make_language_model(settings)
+    studio = Studio(language_model, voice, engine, renderer)
+    registry = SessionRegistry(settings, studio, manager, AvatarCache(manager), Playout)
+    peers = Peers(rtc_configuration(settings), LoopClock())
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as parts:
+            await asyncio.to_thread(manager.start)
+            renderer.start()
+            parts.push_async_callback(asyncio.to_thread, renderer.close)
+            voice.start()
+            parts.push_async_callback(voice.aclose)
+            language_model.start()
+            parts.push_async_callback(language_model.aclose)
+            parts.push_async_callback(peers.aclose)
+            parts.push_async_callback(registry.aclose)
+            yield
+
+    async def say_goodbye(_app: web.Application) -> None:
+        """While the sockets are still open: every client learns that its session is lost, and why."""
+        await registry.aclose()
+
+    app.cleanup_ctx.append(run)
+    app.on_shutdown.append(say_goodbye)
+    add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name)
+    add_session_routes(app, registry, peers, settings, internal_secret(settings))
+    add_websocket_routes(app, registry, peers)
+    add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
+    return app
+
+
+def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve until a signal. Raises CannotStart."""
+    configure_logging(settings)
+    check_bind(settings, "MEDIA_HOST", settings.media_host)
+    cv2.setNumThreads(1)  # the cores belong to the sessions, not to one call
+    asyncio.run(_serve(settings, on_ready))
+
+
+async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> None:
+    asyncio.get_running_loop().set_exception_handler(_log_failure)
+
+    def ready() -> None:
+        log.info("ready", seconds_of_cpu=round(time.process_time(), 2))
+        if on_ready is not None:
+            on_ready()
+
+    await serve(create_app(settings), "MEDIA", settings.media_host, settings.media_port, on_ready=ready)
+
+
+def _log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What failed in a task or callback that nobody awaits, also inside aiortc: said once, the server goes on."""
+    error = context.get("exception")
+    log.error("unhandled", message=context.get("message"), exc_info=error if isinstance(error, BaseException) else None)

@@ -1,0 +1,92 @@
+"""/v1/sessions… of the media server: the management API makes and ends sessions, browsers connect to them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from gpuserver.config import Settings
+from gpuserver.media.access import session_of
+from gpuserver.media.peers import Peers
+from gpuserver.media.playout import Playout
+from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.web.auth import require_internal
+from gpuserver.web.body import read_body
+from gpuserver.web.origin import public_url
+from gpuserver.web.webrtc_config import webrtc_config
+from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
+
+
+def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str) -> None:
+    """Serve /v1/sessions…, the signalling and the WebRTC configuration from `app`."""
+    routes = SessionRoutes(registry, peers, settings, secret)
+    app.router.add_post("/v1/sessions", routes.create)
+    app.router.add_get("/v1/sessions", routes.list)
+    app.router.add_get("/v1/sessions/{session_id}", routes.show)
+    app.router.add_delete("/v1/sessions/{session_id}", routes.delete)
+    app.router.add_post("/v1/sessions/{session_id}/offer", routes.offer)
+    app.router.add_patch("/v1/sessions/{session_id}/ice", routes.ice)
+    app.router.add_get("/v1/webrtc/config", routes.webrtc)
+
+
+class SessionRoutes:
+    """secret: what the management API sends as X-Internal-Secret."""
+
+    def __init__(self, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str):
+        self._registry = registry
+        self._peers = peers
+        self._settings = settings
+        self._secret = secret
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
+        require_internal(request, self._secret)
+        session = await self._registry.create(await read_body(request, CreateSession))
+        base = public_url(request, self._settings)
+        created = SessionCreated(
+            session_id=session.session_id,
+            engine_url=str(base.with_scheme("wss" if base.scheme == "https" else "ws") / "ws" / session.session_id),
+            engine_token=session.engine_token,
+            avatar_id=session.avatar_id,
+            webrtc=webrtc_config(self._settings),
+        )
+        return _json(created, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/sessions."""
+        require_internal(request, self._secret)
+        infos = [session.info() for session in self._registry.list()]
+        return _json(SessionList(total=len(infos), sessions=infos))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /v1/sessions/{session_id}."""
+        require_internal(request, self._secret)
+        return _json(self._registry.get(request.match_info["session_id"]).info())
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """DELETE /v1/sessions/{session_id}."""
+        require_internal(request, self._secret)
+        await self._registry.delete(request.match_info["session_id"])
+        return web.Response(status=204)
+
+    async def offer(self, request: web.Request) -> web.Response:
+        """POST /v1/sessions/{session_id}/offer: WebRTC's offer in, answer out."""
+        session = session_of(request, self._registry)
+        offer = await read_body(request, Offer)
+        return _json(await self._peers.answer(session, cast(Playout, session.stage), offer))
+
+    async def ice(self, request: web.Request) -> web.Response:
+        """PATCH /v1/sessions/{session_id}/ice: one trickled candidate."""
+        session = session_of(request, self._registry)
+        await self._peers.add_candidate(session, await read_body(request, IceCandidate))
+        return web.Response(status=204)
+
+    async def webrtc(self, _request: web.Request) -> web.Response:
+        """GET /v1/webrtc/config."""
+        return _json(webrtc_config(self._settings))
+
+
+def _json(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json", headers=headers)
