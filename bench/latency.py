@@ -1,0 +1,145 @@
+"""How fast a session speaks and falls silent, measured on the packets that leave its tracks: the real pipeline and clock, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import AudioFrame
+
+from gpuserver.config import Settings
+from gpuserver.domain import Avatar, LanguageModel, Speech
+from gpuserver.media.clock import LoopClock
+from gpuserver.media.playout import Playout
+from gpuserver.media.tracks import PictureTrack, SoundTrack
+from gpuserver.musetalk.renderer import Renderer
+from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.pipeline.session import Session, SessionSettings
+from gpuserver.pipeline.studio import Studio
+from gpuserver.pipeline.voice import ReportingVoice, make_voice
+from gpuserver.wire import CreateSession
+
+SENTENCES = (
+    "Good morning, and welcome to the lesson.",
+    "A prime number has exactly two divisors.",
+    "The moon moves around the earth once a month.",
+    "Please write down what you already know.",
+    "Well done, that is the right answer.",
+)
+AUDIBLE = 100  # of 32767
+
+
+@dataclass(slots=True)
+class Ear:
+    """Times of audible packets as they leave the sound track, time.monotonic seconds."""
+
+    heard: list[float] = field(default_factory=list)
+    packet: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, frame: AudioFrame) -> None:
+        if np.abs(frame.to_ndarray().astype(np.int32)).max() > AUDIBLE:
+            self.heard.append(time.monotonic())
+        self.packet.set()
+        self.packet.clear()
+
+    async def first_after(self, moment: float) -> float:
+        while not (later := [t for t in self.heard if t >= moment]):
+            await self.packet.wait()
+        return later[0]
+
+    async def quiet_for(self, seconds: float) -> float:
+        """Waits until nothing was audible for `seconds`; the time of the last audible packet."""
+        while not self.heard or time.monotonic() - self.heard[-1] < seconds:
+            await self.packet.wait()
+        return self.heard[-1]
+
+
+class TimedVoice:
+    """A voice that notes when it gave out its first sound after the last reset."""
+
+    def __init__(self, voice: ReportingVoice):
+        self._voice = voice
+        self.name = voice.name
+        self.first_sound: float | None = None
+
+    def can_speak(self, text: str) -> bool:
+        return self._voice.can_speak(text)
+
+    async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
+        async for speech in self._voice.speak(text, voice=voice, rate=rate):
+            if self.first_sound is None:
+                self.first_sound = time.monotonic()
+            yield speech
+
+    async def aclose(self) -> None:
+        await self._voice.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Milliseconds, one per repeat."""
+
+    sound_to_audible: list[float]
+    text_to_audible: list[float]
+    interrupt_to_silence: list[float]
+
+
+async def _pull(track: MediaStreamTrack, ear: Ear | None) -> None:
+    with suppress(MediaStreamError):
+        while True:
+            frame = await track.recv()
+            if ear is not None and isinstance(frame, AudioFrame):
+                ear.take(frame)
+
+
+@asynccontextmanager
+async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> AsyncIterator[tuple[Session, TimedVoice, Ear]]:
+    """A session with a peer that takes pictures and sound from its tracks as they become due."""
+    real_voice = make_voice(Settings(tts="hibari"))
+    real_voice.start()
+    voice, engine, ear = TimedVoice(real_voice), WarpEngine(), Ear()
+    renderer, playout = Renderer(engine), Playout(avatar)
+    renderer.start()
+    request = CreateSession(tutor_id="bench", student_id="bench")
+    settings = SessionSettings(model=None, idle_seconds=3600)
+    session = Session(request, avatar, playout, Studio(language_model, voice, engine, renderer), settings, on_idle=lambda _: None)
+    session.attach()
+    tracks = (PictureTrack(playout, LoopClock()), SoundTrack(playout, LoopClock()))
+    pulls = [asyncio.create_task(_pull(track, ear)) for track in tracks]
+    try:
+        yield session, voice, ear
+    finally:
+        await session.aclose("the benchmark is over")
+        for track in tracks:
+            track.stop()
+        await asyncio.gather(*pulls)
+        renderer.close()
+        await voice.aclose()
+
+
+async def measure(avatar: Avatar, language_model: LanguageModel, repeats: int) -> Latencies:
+    """Say a sentence, interrupt it after about a second, again and again."""
+    found = Latencies([], [], [])
+    async with speaking_session(avatar, language_model) as (session, voice, ear):
+        await session.say("One sentence to warm up.")
+        await ear.quiet_for(1.0)
+        for repeat in range(repeats):
+            voice.first_sound = None
+            asked = time.monotonic()
+            await session.say(SENTENCES[repeat % len(SENTENCES)])
+            audible = await ear.first_after(asked)
+            assert voice.first_sound is not None
+            found.text_to_audible.append((audible - asked) * 1000)
+            found.sound_to_audible.append((audible - voice.first_sound) * 1000)
+            await asyncio.sleep(0.8 + 0.013 * (repeat % 7))  # interrupts fall everywhere within a tick
+            interrupted = time.monotonic()
+            await session.interrupt()
+            last = await ear.quiet_for(0.4)
+            # A packet that leaves carries 20 ms: it is audible until then.
+            found.interrupt_to_silence.append(max(0.0, (last + 0.02 - interrupted) * 1000))
+    return found

@@ -1,0 +1,94 @@
+"""Prints the figures of the README: python bench/turn.py [--json FILE] [--quick]
+
+All figures come from this machine's CPU. Clips are made from the bundled portrait; recordings given with --clip are added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "temp/tests")]
+
+from clips import Clip, write_clip  # noqa: E402 - found through the path above
+
+from bench import latency, lips, parts  # noqa: E402
+from bench.table import Figure, as_markdown, at_least, at_most, machine, write_json  # noqa: E402
+from gpuserver.config import Settings  # noqa: E402
+from gpuserver.musetalk.avatar_files import load_avatar  # noqa: E402
+from gpuserver.pipeline.llm_echo import EchoModel  # noqa: E402
+
+
+async def latency_figures(avatar_folder: Path, repeats: int) -> list[Figure]:
+    found = await latency.measure(load_avatar(avatar_folder), EchoModel(), repeats)
+    how = f"at the session's sound track, {repeats} sentences"
+    stop = float(np.percentile(found.interrupt_to_silence, 99))
+    return [
+        at_most("sound_to_audible_ms", "sound available → first audible sample, p50", statistics.median(found.sound_to_audible), 120, "ms", how),
+        at_most("text_to_audible_ms", "text in (`say`, hibari) → first audible sample, p50", statistics.median(found.text_to_audible), 350, "ms", how),
+        at_most("interrupt_to_silence_ms", "interrupt → last audible sample, p99", stop, 80, "ms", how),
+    ]  # fmt: skip
+
+
+def part_figures(manager: parts.AvatarManager, folder: Path, quick: bool) -> list[Figure]:
+    portrait = load_avatar(manager.folder("demo"))
+    clip = write_clip(folder / "ten_seconds.mp4", Clip(seconds=10, width=640, height=360))
+    speed = parts.warp_frames_per_second(portrait)
+    creation = parts.creation_seconds(manager, clip, 1 if quick else 3)
+    return [
+        at_least("warp_fps", "warp engine, mouths per second and core", speed, 150, "", "512x512 portrait, median of 5 rounds of 100"),
+        at_most("creation_seconds", "avatar from 10 s of 640x360 video", creation, 10, "s", "median of 3, child process included"),
+    ]
+
+
+async def management_figures(folder: Path) -> list[Figure]:
+    ready, memory = [], []
+    for _ in range(3):
+        process = parts.ManagementProcess(parts.free_port(), folder)
+        try:
+            ready.append(await process.ready_seconds())
+            memory.append(process.memory_mb())
+        finally:
+            process.stop()
+    heavy = parts.heavy_modules_of_management()
+    return [
+        at_most("management_ready_seconds", "management process ready", statistics.median(ready), 1.5, "s", "start → /health, median of 3"),
+        at_most("management_memory_mb", "management process, memory", statistics.median(memory), 120, "MB", "resident, when ready"),
+        at_most("management_heavy_imports", "of torch, cv2, av, aiortc imported by it", len(heavy), 0, "", "sys.modules"),
+    ]
+
+
+async def figures(clips: Sequence[Path], quick: bool) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manager = parts.demo_avatar(Settings(avatars_dir=folder / "avatars"))
+        manager.create_demo()
+        rows = await latency_figures(manager.folder("demo"), 10 if quick else 50)
+        rows += part_figures(manager, folder, quick)
+        rows += await management_figures(folder)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--clip", type=Path, action="append", default=[], help="a recording to measure lips on, besides the bundled portrait")
+    options = parser.parse_args()
+    rows = asyncio.run(figures(options.clip, options.quick))
+    print(f"Measured on {machine()}.\n")
+    print(as_markdown(rows))
+    if options.json:
+        write_json(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
