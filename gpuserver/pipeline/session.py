@@ -14,9 +14,10 @@ import structlog
 from gpuserver.domain import Avatar, Generation, Message, Stage
 from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.pipeline.conversation import Conversation
+from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.subscription import Subscription
-from gpuserver.pipeline.turn import Line, Scene, Turn
+from gpuserver.pipeline.turn import Line, Turn
 from gpuserver.wire import CreateSession, Interrupted, Notice, ServerMessage, SessionInfo, SessionLost
 
 log = structlog.get_logger(__name__)

@@ -29,11 +29,12 @@ class Channel(Generic[T]):
         await self._queue.put(None)
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self._items()
+        return self
 
-    async def _items(self) -> AsyncIterator[T]:
-        while (entry := await self._queue.get()) is not None:
-            yield entry[0]
+    async def __anext__(self) -> T:
+        if (entry := await self._queue.get()) is None:
+            raise StopAsyncIteration
+        return entry[0]
 
 
 @asynccontextmanager

@@ -1,0 +1,162 @@
+"""How it is said: sentences become sound, sound becomes mouths, both go onto the stage frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+
+from gpuserver.domain import Avatar, AvatarFrame, FaceCrop, Generation, MouthJob, Speech, Stage, TalkingFrame
+from gpuserver.errors import VoiceFailed
+from gpuserver.pipeline.report import Report
+from gpuserver.pipeline.streams import Channel, closing
+from gpuserver.pipeline.studio import Studio
+from gpuserver.pipeline.utterance import SpokenFrame, Utterance
+
+log = structlog.get_logger(__name__)
+
+SOUNDS_AHEAD = 4  # pieces: bridges the time a voice needs to begin its next sentence
+MOUTHS_AHEAD = 12  # frames with the renderer, about half a second
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Whose mouth moves, and where it is shown."""
+
+    avatar: Avatar
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """A piece of a sentence's sound; None ends the sentence. start: where the sentence begins in the spoken text."""
+
+    utterance: Utterance
+    start: int
+    speech: Speech | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    """A frame whose mouth is being drawn."""
+
+    position: int
+    frame: AvatarFrame
+    sound: SpokenFrame
+    heard: int
+    crop: Future[FaceCrop]
+
+
+class Delivery:
+    """Speaks sentences with an avatar's mouth: speak -> draw -> perform, tasks with bounded channels between them.
+
+    A frame goes on as soon as its sound and its feature row exist. A full stage holds back the drawing, that the voice.
+    """
+
+    def __init__(self, scene: Scene, studio: Studio, generation: Generation, report: Report, *, voice: str | None = None):
+        self.spoken = ""  # the sentences that were given a voice
+        self.render_failures = 0
+        self._avatar = scene.avatar
+        self._stage = scene.stage
+        self._studio = studio
+        self._generation = generation
+        self._report = report
+        self._voice = voice
+        self._pieces: Channel[_Piece] = Channel(SOUNDS_AHEAD)
+        self._drawings: Channel[_Drawing] = Channel(MOUTHS_AHEAD)
+        self._performing = asyncio.Event()  # a frame is on the stage, or none will be
+
+    def stages(self, sentences: AsyncIterable[str]) -> list[Coroutine[None, None, None]]:
+        """To be run as tasks, side by side. They end when the first sample has left and all frames are on the stage."""
+        return [self._speak(sentences), self._draw(), self._perform(), self._announce()]
+
+    # ------------------------------------------------------------ sentences -> sound
+
+    async def _speak(self, sentences: AsyncIterable[str]) -> None:
+        async for sentence in sentences:
+            await self._speak_sentence(sentence)
+        await self._pieces.end()
+
+    async def _speak_sentence(self, sentence: str) -> None:
+        """A sentence that no voice can speak is said so; what there is of its sound is played."""
+        utterance = Utterance(sentence, self._studio.engine)
+        start: int | None = None
+        failure: VoiceFailed | None = None
+        try:
+            async with closing(self._studio.voice.speak(sentence, voice=self._voice)) as sound:
+                async for speech in sound:
+                    if not len(speech.pcm):
+                        continue
+                    start = self._add_to_spoken(sentence) if start is None else start
+                    self._note(speech)
+                    await self._pieces.put(_Piece(utterance, start, speech))
+        except VoiceFailed as error:
+            failure = error
+        if start is not None:
+            await self._pieces.put(_Piece(utterance, start, None))
+        elif failure is None:
+            failure = VoiceFailed("The voice gave no sound.")
+        if failure is not None:
+            log.warning("sentence_not_spoken", turn=self._report.number, detail=failure.detail)
+            self._report.notice("unspoken", f"This could not be spoken: {sentence} ({failure.detail})")
+
+    def _note(self, speech: Speech) -> None:
+        self._report.mark("first_sound")
+        self._report.voice = speech.voice
+        self._report.notice("voice_fallback", speech.fallback)
+
+    def _add_to_spoken(self, sentence: str) -> int:
+        """Where the sentence begins in the spoken text."""
+        if self.spoken and self.spoken[-1].isascii():
+            self.spoken += " "
+        self.spoken += sentence
+        return len(self.spoken) - len(sentence)
+
+    # ------------------------------------------------------------ sound -> mouths
+
+    async def _draw(self) -> None:
+        async for piece in self._pieces:
+            frames = piece.utterance.finish() if piece.speech is None else piece.utterance.hear(piece.speech)
+            for sound in frames:
+                await self._drawings.put(self._order(sound, piece.start))
+        await self._drawings.end()
+
+    def _order(self, sound: SpokenFrame, start: int) -> _Drawing:
+        """Book the frame's place in the loop and have its mouth drawn."""
+        position = self._stage.book(self._generation)
+        frame = self._avatar.frame_at(position)
+        job = MouthJob(frame, sound.features, self._stage.due(position), self._generation)
+        return _Drawing(position, frame, sound, start + sound.heard, self._studio.renderer.submit(job))
+
+    # ------------------------------------------------------------ mouths -> the stage
+
+    async def _perform(self) -> None:
+        async for drawing in self._drawings:
+            crop = await self._crop_of(drawing)
+            frame = TalkingFrame(self._generation, drawing.position, drawing.frame, crop, drawing.sound.sound, drawing.heard)
+            await self._stage.put(frame)
+            self._performing.set()
+        self._performing.set()
+
+    async def _crop_of(self, drawing: _Drawing) -> FaceCrop | None:
+        """The drawn mouth; None, the source's own, if it could not be drawn."""
+        crop = asyncio.wrap_future(drawing.crop)
+        await asyncio.wait([crop])
+        if crop.cancelled():
+            return None
+        if error := crop.exception():
+            self.render_failures += 1
+            if self.render_failures == 1:
+                log.error("mouth_not_drawn", turn=self._report.number, exc_info=error)
+                self._report.notice("still_mouth", "The lips could not be drawn; the sound goes on.")
+            return None
+        self._report.mark("first_mouth_frame")
+        return crop.result()
+
+    async def _announce(self) -> None:
+        await self._performing.wait()
+        if self.spoken and (started_at := await self._stage.started(self._generation)) is not None:
+            self._report.speech_started(started_at)

@@ -1,0 +1,97 @@
+"""What is to be said: the language model's answer, or a line as it is, becomes sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+
+import structlog
+
+from gpuserver.domain import LanguageModel, Message, Token
+from gpuserver.errors import LanguageModelFailed
+from gpuserver.pipeline.language import language_of
+from gpuserver.pipeline.report import Report
+from gpuserver.pipeline.sentences import sentences, split
+from gpuserver.pipeline.streams import Channel, closing
+
+log = structlog.get_logger(__name__)
+
+TOKENS_AHEAD = 64
+SENTENCES_AHEAD = 2
+
+APOLOGIES = {
+    "en": "Sorry, I cannot reach the language model right now.",
+    "zh": "抱歉，我现在连不上语言模型。",
+}
+
+
+class Recital:
+    """A line that is said as it is."""
+
+    def __init__(self, text: str, report: Report):
+        self.written = text
+        self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
+        self._report = report
+
+    def stages(self) -> list[Coroutine[None, None, None]]:
+        """To be run as tasks, side by side."""
+        return [self._recite()]
+
+    async def _recite(self) -> None:
+        self._report.text(self.written)
+        self._report.text_complete(self.written)
+        for sentence in split(self.written):
+            self._report.mark("first_sentence")
+            await self.sentences.put(sentence)
+        await self.sentences.end()
+
+
+class Thought:
+    """The language model's answer to `messages`, the last of which is the question.
+
+    If the model fails, what it wrote stays and a spoken apology follows.
+    """
+
+    def __init__(self, messages: Sequence[Message], model: str | None, language_model: LanguageModel, report: Report):
+        self.written = ""
+        self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
+        self._messages = messages
+        self._model = model
+        self._language_model = language_model
+        self._report = report
+        self._tokens: Channel[str] = Channel(TOKENS_AHEAD)
+        self._apology: str | None = None
+
+    def stages(self) -> list[Coroutine[None, None, None]]:
+        """To be run as tasks, side by side."""
+        return [self._think(), self._split()]
+
+    async def _think(self) -> None:
+        try:
+            async with closing(self._language_model.reply(self._messages, model=self._model)) as tokens:
+                async for token in tokens:
+                    await self._take(token)
+            if not self.written.strip():
+                raise LanguageModelFailed("The language model gave an empty answer.")
+        except LanguageModelFailed as error:
+            log.warning("language_model_failed", turn=self._report.number, detail=error.detail)
+            self._report.error(error)
+            self._apology = APOLOGIES.get(language_of(self._messages[-1].content), APOLOGIES["en"])
+        self._report.text_complete(self.written)
+        await self._tokens.end()
+
+    async def _take(self, token: Token) -> None:
+        self._report.mark("first_token")
+        self._report.model = token.model
+        self._report.notice("model_fallback", token.fallback)
+        self._report.text(token.text)
+        self.written += token.text
+        await self._tokens.put(token.text)
+
+    async def _split(self) -> None:
+        async with closing(sentences(self._tokens)) as spoken:
+            async for sentence in spoken:
+                self._report.mark("first_sentence")
+                await self.sentences.put(sentence)
+        if self._apology:
+            await self.sentences.put(self._apology)
+        await self.sentences.end()
