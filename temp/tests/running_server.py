@@ -33,7 +33,7 @@ class RunningServer:
     def process_id(self, name: str) -> int:
         """The id of the supervisor's child `name`: "media" or "management". Raises LookupError."""
         for child in _children(self.process.pid):
-            if name in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:4].__repr__():
+            if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                 return child
         raise LookupError(f"no {name} process runs")
 

@@ -55,6 +55,11 @@ export function previewUrl({ avatar_id, created_at }) {
   return `${avatar(avatar_id)}/preview?v=${encodeURIComponent(created_at)}`;
 }
 
+/** Whether the avatar shows the bundled sample face and not a face of somebody's own. */
+export function isSample({ avatar_id, mock }) {
+  return mock || avatar_id === "demo";
+}
+
 export function deleteAvatar(id) {
   return call(avatar(id), { method: "DELETE" });
 }

@@ -1,6 +1,6 @@
 /** The faces there are, as cards; the first tile adds one. */
 
-import { deleteAvatar, listAvatars, previewUrl, Problem } from "./api.js";
+import { deleteAvatar, isSample, listAvatars, previewUrl, Problem } from "./api.js";
 import { byId, element, showProblem } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -71,7 +71,7 @@ export class Gallery {
     const call = element("span", { className: "call-pill", ariaHidden: "true" }, t("gallery.call"));
     const face = element("button", { type: "button", className: "card-face", onclick: () => this.#onCall(avatar) }, picture, call);
     face.setAttribute("aria-label", t("gallery.call_label", { name: id }));
-    const about = avatar.mock
+    const about = isSample(avatar)
       ? element("span", { className: "badge" }, t("gallery.sample"))
       : element("small", {}, t("gallery.seconds", { seconds: Math.round(avatar.seconds) }));
     const remove = element("button", { type: "button", className: "remove", onclick: () => this.#remove(id) }, "×");

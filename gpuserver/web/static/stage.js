@@ -1,6 +1,6 @@
 /** The face on its stage: playback, what it is doing, and what covers it while there is no picture. */
 
-import { previewUrl } from "./api.js";
+import { isSample, previewUrl } from "./api.js";
 import { byId } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -19,7 +19,7 @@ export class Stage {
   open(avatar) {
     byId("poster").src = previewUrl(avatar);
     byId("call-name").textContent = avatar.avatar_id;
-    byId("call-sample").hidden = !avatar.mock;
+    byId("call-sample").hidden = !isSample(avatar);
     this.#face.srcObject = new MediaStream();
     this.#face.muted = false;
     this.#tap.hidden = true;
