@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +54,8 @@ def same_secret(given: str, expected: str) -> bool:
 def _publish_secret(path: Path) -> None:
     """Write a new secret, whole or not at all; of two processes that start at once the first one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(32))
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # the other process was first; both read its secret
-    finally:
-        draft.unlink()
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, encoding="ascii") as draft:  # mode 600
+        draft.write(secrets.token_urlsafe(32))
+        draft.flush()
+        with suppress(FileExistsError):  # the other process was first; both read its secret
+            os.link(draft.name, path)

@@ -86,8 +86,11 @@ class AvatarRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/avatars: the ids; with ?detail=true all that is known."""
-        found = await asyncio.to_thread(self._manager.infos if query_flag(request, "detail") else self._manager.ids)
-        return _json(AvatarList(total=len(found), avatars=found))
+        if query_flag(request, "detail"):
+            infos = await asyncio.to_thread(self._manager.infos)
+            return _json(AvatarList(total=len(infos), avatars=infos))
+        ids = await asyncio.to_thread(self._manager.ids)
+        return _json(AvatarList(total=len(ids), avatars=ids))
 
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/avatars/{avatar_id}."""
@@ -103,7 +106,7 @@ class AvatarRoutes:
         """DELETE /v1/avatars/{avatar_id}; ?force=true ends the sessions that show it."""
         avatar_id = _avatar_id(request)
         force = query_flag(request, "force")
-        await asyncio.to_thread(self._manager.info, avatar_id)  # AvatarNotFound comes before AvatarInUse
+        await asyncio.to_thread(self._manager.folder, avatar_id)  # AvatarNotFound comes before AvatarInUse
         session_ids = await self._users.showing(avatar_id)
         if session_ids and not force:
             raise AvatarInUse(f"{len(session_ids)} session(s) show {avatar_id}.", extra={"sessions": session_ids})

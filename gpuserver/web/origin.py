@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from yarl import URL
 from gpuserver.config import LOOPBACK_HOSTS, Settings
 from gpuserver.errors import ForeignOrigin, InvalidInput
 
+HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -29,13 +31,12 @@ def called_url(request: web.Request, settings: Settings) -> URL:
     if _through_trusted_proxy(request, settings):
         scheme = _first(request.headers.get("X-Forwarded-Proto")) or scheme
         host = _first(request.headers.get("X-Forwarded-Host")) or host
+    if scheme not in {"http", "https"} or not HOST.fullmatch(host):
+        raise InvalidInput("The Host header is not a host.")
     try:
-        url = URL(f"{scheme}://{host}")
+        return URL(f"{scheme}://{host}")
     except ValueError as error:
         raise InvalidInput("The Host header is not a host.") from error
-    if url.scheme not in {"http", "https"} or not url.host or url.path_qs != "/" or url.user is not None:
-        raise InvalidInput("The Host header is not a host.")
-    return url.origin()
 
 
 def origin_middleware(settings: Settings) -> Middleware:

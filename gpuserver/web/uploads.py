@@ -46,7 +46,7 @@ async def receive_form(request: web.Request, *, file_field: str, folder: Path, l
     try:
         try:
             await _read_parts(request, form, file_field, path, limit)
-        except (ValueError, HttpProcessingError) as error:  # aiohttp's two ways of saying that the multipart is malformed
+        except (ValueError, RuntimeError, HttpProcessingError) as error:  # aiohttp's three ways of saying that it is malformed
             raise InvalidInput(
                 "The multipart body is malformed or cut short.", advice="Send the form as curl -F or an HTTP library makes it."
             ) from error

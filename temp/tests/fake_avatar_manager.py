@@ -1,0 +1,86 @@
+"""A fake AvatarManager: keeps avatars in memory, prepares nothing, and takes as long as it is told."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gpuserver.config import Settings
+from gpuserver.errors import AvatarExists, AvatarNotFound, Cancelled
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.preparation_job import Progress
+from gpuserver.wire import AvatarCreated, AvatarInfo, CreateAvatar, QualityReport
+
+
+class FakeAvatarManager(AvatarManager):
+    def __init__(self, settings: Settings, *, seconds: float = 0.0):
+        super().__init__(settings)
+        self.seconds = seconds
+        self.avatars: dict[str, AvatarInfo] = {}
+        self.uploaded: list[bytes] = []
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+
+    def add(self, avatar_id: str, tutor_id: str | None = None, apply_blur: bool = False) -> None:
+        quality = QualityReport(
+            source_frames=25, used_frames=25, frames_without_face=0, face_width=200, mouth_width=60, mouth_opening_at_rest=0.0
+        )
+        self.avatars[avatar_id] = AvatarInfo(
+            avatar_id=avatar_id, tutor_id=tutor_id, frames=25, width=64, height=64, seconds=1.0, created_at=datetime.now(UTC),
+            apply_blur=apply_blur, quality=quality,
+        )  # fmt: skip
+
+    def create(
+        self, request: CreateAvatar, *, replace: bool = False, progress: Progress | None = None, cancel: threading.Event | None = None
+    ) -> AvatarCreated:
+        self.started.set()
+        if cancel is not None and cancel.wait(self.seconds):
+            self.cancelled.set()
+            raise Cancelled("The client went away.")
+        if request.avatar_id in self.avatars and not replace:
+            raise AvatarExists(f"There is an avatar {request.avatar_id}.")
+        self.add(request.avatar_id, request.tutor_id, request.apply_blur)
+        return AvatarCreated(
+            avatar_id=request.avatar_id, avatar_path=f"/avatars/{request.avatar_id}", message="Avatar created successfully"
+        )
+
+    def create_from_file(
+        self,
+        avatar_id: str,
+        video: Path,
+        *,
+        apply_blur: bool = False,
+        tutor_id: str | None = None,
+        replace: bool = False,
+        mock: bool = False,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+    ) -> AvatarCreated:
+        self.uploaded.append(video.read_bytes())
+        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
+        return self.create(request, replace=replace, cancel=cancel)
+
+    def ids(self) -> list[str]:
+        return sorted(self.avatars)
+
+    def infos(self) -> list[AvatarInfo]:
+        return [self.avatars[avatar_id] for avatar_id in self.ids()]
+
+    def info(self, avatar_id: str) -> AvatarInfo:
+        if avatar_id not in self.avatars:
+            raise AvatarNotFound(f"There is no avatar {avatar_id}.")
+        return self.avatars[avatar_id]
+
+    def folder(self, avatar_id: str) -> Path:
+        self.info(avatar_id)
+        return self.uploads_dir
+
+    def preview(self, avatar_id: str) -> Path:
+        path = self.folder(avatar_id) / "preview"
+        path.write_bytes(b"\xff\xd8 a fake JPEG")
+        return path
+
+    def delete(self, avatar_id: str) -> None:
+        self.info(avatar_id)
+        del self.avatars[avatar_id]
