@@ -17,10 +17,12 @@ from gpuserver.musetalk.mouth_geometry import CHEEK, NECK, MouthGeometry, smooth
 from gpuserver.musetalk.mouth_shape import Part
 
 CORNER_DROP = 0.3  # of the chin's drop
-UPPER_SHARE, LIFTED_SHARE = 0.10, 0.30  # of the opening made by the upper lip, relaxed and lifted
+UPPER_SHARE, LIFTED_SHARE = 0.14, 0.32  # of the opening made by the upper lip, relaxed and lifted
 UPPER_CLOSES = 0.25  # of a parted source's gap is closed by the upper lip
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
 SMILE_FADES = 0.22  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
+SMALL_MOUTH = (40.0, 90.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
+EXAGGERATION = 0.05  # added to the opening
 INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
@@ -41,7 +43,7 @@ class MouthFields:
 
 def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     """The fields that give the mouth of a picture the shape of a feature row."""
-    opening = max(float(row[Part.OPENING]), 0.0)
+    opening = _visible(max(float(row[Part.OPENING]), 0.0), mouth.unit)
     sideways = _sideways(mouth, float(row[Part.WIDTH]) - SMILE_FADES * mouth.parted * min(opening, 0.4))
     source_x = mouth.x - sideways
     uo, ui, li, lo, jaw = (
@@ -63,7 +65,7 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
 
     inset = INSET * mouth.parted * smooth_step(0.0, 0.05, gap)
     upper_source, lower_source = ui - inset * (ui - uo), li + inset * (lo - li)
-    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.22 * float(row[Part.PRESS]) - 0.25 * float(smooth_step(0.15, 0.5, opening))
+    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.30 * float(row[Part.PRESS]) - 0.25 * float(smooth_step(0.15, 0.5, opening))
     upper_outer_target = upper_target - (upper_source - uo) * (1 + (fuller - 1) * 0.7)
     lower_outer_target = lower_target + (lo - lower_source) * fuller
 
@@ -83,6 +85,12 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     backward[..., 3] = mouth.y[:, None] - line
     backward[..., :3] *= _rim(backward.shape[0], backward.shape[1])[..., None]
     return MouthFields(upper_target, lower_target, rest_line + corner, place, backward)
+
+
+def _visible(opening: float, unit: float) -> float:
+    """The opening to draw: a small mouth articulates more, or its small openings are lost between two pixels."""
+    small = 1 - float(smooth_step(*SMALL_MOUTH, unit))
+    return opening + EXAGGERATION * small * min(opening / 0.10, 1.0)
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
@@ -121,7 +129,7 @@ def _place(mouth: MouthGeometry, x: Floats) -> Floats:
 def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
     """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
     reach = 0.94 - 0.36 * rounding
-    exponent = 1.0 - 0.32 * float(smooth_step(0.05, 0.40, opening))
+    exponent = 1.0 - 0.20 * float(smooth_step(0.05, 0.40, opening)) - 0.30 * rounding
     return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
 
 

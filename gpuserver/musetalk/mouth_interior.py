@@ -124,7 +124,7 @@ def sample(curve: Floats, column: Floats) -> Floats:
 def _cavity(c: _Canvas, light: FaceLight) -> None:
     """Dark behind the upper lip; warmer and a little brighter towards the lower one, where light falls in."""
     front = np.exp(-np.maximum(c.height, 0) / np.maximum(0.30 * c.gap, 1))
-    c.lay(np.ones_like(c.luma), Color(light.skin.y, light.skin.scaled(0, 0.6).u, light.lips.scaled(0, 0.5).v), 0.05 + 0.11 * front)
+    c.lay(np.ones_like(c.luma), Color(light.skin.y, light.skin.scaled(0, 0.35).u, light.lips.scaled(0, 0.5).v), 0.05 + 0.11 * front)
 
 
 def _tongue(c: _Canvas, light: FaceLight, raised: float) -> None:
@@ -142,12 +142,12 @@ def _teeth(c: _Canvas, light: FaceLight, shown: float) -> None:
     hang = (0.035 + 0.05 * shown) * (1 - 0.5 * c.place**2) * c.unit
     body = np.clip((hang - c.below_rest) / max(1.6, 0.03 * c.unit) + 0.5, 0, 1)
     sides = 1 - smooth_step(0.55, 0.95, np.abs(c.place))
-    weight = body * sides * (0.35 + 0.60 * size) * (0.25 + 0.75 * shown)
+    weight = body * sides * (0.55 + 0.40 * size) * (0.25 + 0.75 * shown)
     gaps = np.zeros_like(c.x)
     for edge in TOOTH_EDGES:
         gaps += np.exp(-(((np.abs(c.x) - edge) / 0.011) ** 2))
     shade = (0.68 + 0.32 * smooth_step(0, 0.06 * c.unit, c.depth)) * (1 - 0.40 * c.place**2) * (1 - 0.13 * size * gaps)
-    c.lay(weight, light.skin.scaled(0.92 + 0.26 * size, 0.5), shade)
+    c.lay(weight, light.skin.scaled(0.96 + 0.20 * size, 0.6), shade)
 
 
 def _own_teeth(c: _Canvas, frame: AvatarFrame, mouth: MouthGeometry, fields: MouthFields) -> None:

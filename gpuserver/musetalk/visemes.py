@@ -15,10 +15,11 @@ from gpuserver.domain import FRAME_SECONDS, Floats, TimedViseme, Viseme
 from gpuserver.musetalk.mouth_shape import PARTS, Part
 
 STEP = 0.005  # seconds between the points at which the pulls are averaged
-REACH = 0.08  # seconds: a sound pulls this long before it begins and after it ends
+REACH = 0.07  # seconds: a sound pulls this long before it begins and after it ends
 PAUSE = 0.12  # seconds: a silence this long closes the lips; a shorter one is spoken through
 PAUSE_ONSET = 0.03  # seconds from a pause's beginning until the lips are closed
-CLOSING, OPENING = 0.045, 0.05  # seconds that lips need to meet and to part
+CLOSING, OPENING = 0.04, 0.04  # seconds that lips need to meet and to part
+JAW_FOLLOWS = 0.8  # share of the jaw's drop that a p takes back
 LOOK_AHEAD = FRAME_SECONDS / 2 + REACH + PAUSE  # of visemes that a frame's row depends on, beyond the frame's middle
 LOOK_BACK = 0.5
 
@@ -59,7 +60,6 @@ _STRENGTHS: dict[Viseme, tuple[float, float]] = {
     Viseme.OU: (1.0, 1.2),
 }
 _PAUSE_STRENGTH = 1.0
-_CLOSED = {Viseme.PP}
 _INDEX = {viseme: i for i, viseme in enumerate(Viseme)}
 _LIPS = (Part.WIDTH, Part.ROUNDING)  # parts with the second strength
 
@@ -74,17 +74,18 @@ def frame_rows(visemes: Sequence[TimedViseme], first: int, count: int) -> Floats
     if count == 0 or not visemes:
         return np.zeros((count, PARTS), np.float32)
     rows = _blend(visemes, middles)
-    closed = np.zeros(count)
+    pressed, rested = np.zeros(count), np.zeros(count)
     for viseme in visemes:
         lasts = viseme.end - viseme.start
-        if viseme.viseme in _CLOSED:
-            start, end = viseme.start + 0.15 * lasts, viseme.end - 0.1 * lasts
+        if viseme.viseme is Viseme.PP:
+            interval = _covering_a_frame(viseme.start + 0.25 * lasts, viseme.end - 0.25 * lasts)
+            pressed = np.maximum(pressed, _closure(middles, *interval))
         elif viseme.viseme is Viseme.SIL and lasts >= PAUSE:
-            start, end = viseme.start + PAUSE_ONSET, viseme.end - 0.02
-        else:
-            continue
-        closed = np.maximum(closed, _closure(middles, *_covering_a_frame(start, end)))
-    rows[:, Part.OPENING] *= 1 - closed
+            interval = _covering_a_frame(viseme.start + PAUSE_ONSET, viseme.end - 0.02)
+            rested = np.maximum(rested, _closure(middles, *interval))
+    rows[:, Part.OPENING] *= 1 - np.maximum(pressed, rested)
+    rows[:, Part.JAW] *= 1 - JAW_FOLLOWS * pressed
+    rows[:, Part.PRESS] = pressed
     return rows.astype(np.float32)
 
 
