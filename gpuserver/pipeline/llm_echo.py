@@ -41,7 +41,8 @@ class EchoModel:
 
 def answer(question: str) -> str:
     """What the echo model says, in the question's language: Chinese or English."""
-    quote = " ".join(question.split())[:LONGEST_QUOTE].rstrip("。.")
+    quote = " ".join(question.split())[:LONGEST_QUOTE]
+    ended = quote.endswith((".", "!", "?", "…", "。", "！", "？"))
     if language_of(question) == "zh":
-        return f"你说的是：{quote}。现在没有可用的语言模型，所以我只能重复你的话。"
-    return f"You said: {quote}. No language model is reachable right now, so I can only repeat your words."
+        return f"你说的是：{quote}{'' if ended else '。'}现在没有可用的语言模型，所以我只能重复你的话。"
+    return f"You said: {quote}{'' if ended else '.'} No language model is reachable right now, so I can only repeat your words."

@@ -28,6 +28,7 @@ class OpenAiModel:
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # Servers without keys ignore the header; the client insists on one.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
+        self._completions = self._client.chat.completions  # the client imports this part, for a second, when it is first touched
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class OpenAiModel:
         finished = False
         with self._errors_translated():
             lines = cast(Any, [{"role": message.role, "content": message.content} for message in messages])
-            stream = await self._client.chat.completions.create(model=model, messages=lines, stream=True, temperature=self._temperature)
+            stream = await self._completions.create(model=model, messages=lines, stream=True, temperature=self._temperature)
             async with stream:
                 async for chunk in stream:
                     for choice in chunk.choices[:1]:

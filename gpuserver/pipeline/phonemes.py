@@ -18,7 +18,7 @@ _BY_VISEME: dict[Viseme, str] = {
     Viseme.TH: "θð",
     Viseme.DD: "tdɾTʈɖʣʦ",
     Viseme.KK: "kɡghxqcɟɣχçʔŋɴɰ",
-    Viseme.CH: "ʧʤʃʒʂʝɕʥʨSjʎ",
+    Viseme.CH: "ʧʤʃʒʂꭧʝɕʥʨSjʎ",
     Viseme.SS: "sz",
     Viseme.NN: "nlɲɳ",
     Viseme.RR: "ɹrɻɽʁ",

@@ -1,0 +1,91 @@
+"""A fake of an OpenAI-compatible server, on the loopback, for the faults that a real one does not have on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+MODES = ("ok", "cut", "abort", "error_in_stream", "garbage", "unauthorized", "hang", "hang_after_token")
+
+
+class FakeOpenAi:
+    """Answers "Two and two." in three events. mode: one of MODES. requests: the bodies; keys: the Authorization headers."""
+
+    def __init__(self, mode: str = "ok", models: tuple[str, ...] | None = ("tiny",)):
+        assert mode in MODES
+        self.mode = mode
+        self.models = models  # None: the server keeps no list
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.answer_closed = asyncio.Event()
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Let what hangs come to an end."""
+        self._released.set()
+
+    async def list_models(self, _request: web.Request) -> web.Response:
+        if self.models is None:
+            return web.json_response({"error": {"message": "no such route"}}, status=404)
+        return web.json_response({"object": "list", "data": [{"id": model, "object": "model"} for model in self.models]})
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(await request.json())
+        self.keys.append(request.headers.get("Authorization"))
+        if self.mode == "unauthorized":
+            return web.json_response({"error": {"message": "wrong key"}}, status=401)
+        if self.mode == "hang":
+            await self._released.wait()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            await self._stream(request, response)
+        finally:
+            self.answer_closed.set()
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse) -> None:
+        for number, word in enumerate(("Two ", "and ", "two.")):
+            await response.write(_event(word))
+            if number == 0 and self.mode == "hang_after_token":
+                await self._released.wait()
+            if number == 1 and self.mode != "ok":
+                await self._break_off(request, response)
+                return
+        await response.write(_event("", "stop"))
+        await response.write(b"data: [DONE]\n\n")
+
+    async def _break_off(self, request: web.Request, response: web.StreamResponse) -> None:
+        match self.mode:
+            case "abort":
+                assert request.transport is not None
+                request.transport.abort()
+            case "error_in_stream":
+                await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+            case "garbage":
+                await response.write(b"data: <html>\n\n")
+
+
+def _event(content: str, finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
+    return b"data: " + json.dumps({"id": "1", "object": "chat.completion.chunk", "model": "tiny", "choices": [choice]}).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def fake_openai(mode: str = "ok", models: tuple[str, ...] | None = ("tiny",)) -> AsyncIterator[tuple[FakeOpenAi, str]]:
+    """The fake, listening, and its OPENAI_BASE_URL."""
+    fake = FakeOpenAi(mode, models)
+    app = web.Application()
+    app.router.add_get("/v1/models", fake.list_models)
+    app.router.add_post("/v1/chat/completions", fake.complete)
+    async with TestServer(app) as server:
+        try:
+            yield fake, f"http://127.0.0.1:{server.port}/v1"
+        finally:
+            fake.release()
