@@ -45,6 +45,7 @@ class Peer:
     """A connection that sends one playout's picture and sound.
 
     on_connected is called once the browser is there, on_ended exactly once after an answered peer has ended, whoever ended it.
+    was_connected: whether on_connected was called.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Peer:
         configuration: RTCConfiguration,
         *,
         on_connected: Callable[[], None],
-        on_ended: Callable[[], None],
+        on_ended: Callable[[Peer], None],
     ):
         self._connection = RTCPeerConnection(configuration)
         self._limit = NEGOTIATION_SECONDS + (GATHERING_SECONDS if configuration.iceServers else 0.0)
         self._on_connected = on_connected
         self._on_ended = on_ended
+        self.was_connected = False
         self._states: asyncio.Queue[str] = asyncio.Queue(maxsize=16)  # a connection goes through 5 states at most
         self._watch: asyncio.Task[None] | None = None
         self._username_fragment: str | None = None
@@ -120,12 +122,13 @@ class Peer:
                 while (state := await self._states.get()) not in ENDED:
                     if state == "connected":
                         limit.reschedule(None)
+                        self.was_connected = True
                         self._on_connected()
         except TimeoutError:
             log.info("peer_never_connected", seconds=CONNECT_SECONDS)
         finally:
             await self._close_connection()
-            self._on_ended()
+            self._on_ended(self)
 
     async def _close_connection(self) -> None:
         connection = self._connection

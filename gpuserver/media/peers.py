@@ -120,10 +120,11 @@ class Peers:
                     await line.peer.aclose()
 
     def _make_peer(self, session: Watched, playout: Ticking, line: _Line) -> Peer:
-        def ended() -> None:
+        def ended(peer: Peer) -> None:
             log.info("peer_ended", session_id=session.session_id)
             line.peer = None
-            session.detach()
+            if peer.was_connected:
+                session.detach()
 
         def connected() -> None:
             log.info("peer_connected", session_id=session.session_id)

@@ -1,0 +1,368 @@
+"""Peers against a receiver over loopback, with real ICE, DTLS and RTP."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+
+import numpy as np
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection
+from receiver import Receiver
+
+from gpuserver.domain import Avatar, AvatarFrame, Box
+from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp
+from gpuserver.media.clock import LoopClock
+from gpuserver.media.peers import Peers
+from gpuserver.media.playout import Playout
+from gpuserver.media.sdp import MAX_LINES, answer_candidates, read_offer
+from gpuserver.pipeline.subscription import Subscription
+from gpuserver.wire import IceCandidate, Offer
+
+CHROMIUM_CANDIDATE = IceCandidate(
+    candidate="candidate:3301338274 1 udp 2113937151 7b7a6c3c-5463-4c0a-9973-6ee30d97d46e.local 45849 typ host generation 0",
+    sdpMid="0",
+    sdpMLineIndex=0,
+)
+
+
+def moving_avatar(width: int = 128, height: int = 96, frames: int = 50) -> Avatar:
+    """A bright bar that moves from left to right, 2 pixels per frame."""
+    made = []
+    for index in range(frames):
+        picture = np.full((height * 3 // 2, width), 128, np.uint8)
+        picture[:height] = 40
+        picture[:height, 2 * index : 2 * index + 20] = 220
+        made.append(AvatarFrame(index, picture, np.zeros((468, 2), np.float32), Box(0, 0, width, height), 0.0))
+    return Avatar("moving", width, height, made)
+
+
+class WatchedSession:
+    """Notes when somebody watches."""
+
+    def __init__(self, session_id: str = "s1") -> None:
+        self.session_id = session_id
+        self.notes: list[str] = []
+        self.playout = Playout(moving_avatar())
+        self.events = Subscription(lambda _subscription: None)
+        self.detached = asyncio.Event()
+
+    def subscribe(self) -> Subscription:
+        return self.events
+
+    def attach(self) -> None:
+        self.notes.append("attach")
+
+    def detach(self) -> None:
+        self.notes.append("detach")
+        self.detached.set()
+
+
+class NothingLeft:
+    """Fails if a task is left behind, or if one of aiortc's own tasks has failed."""
+
+    def __init__(self) -> None:
+        self._failures: list[str] = []
+
+    async def __aenter__(self) -> NothingLeft:
+        self._before = asyncio.all_tasks()
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self._failures.append(repr(context)))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        known = {*self._before, asyncio.current_task()}
+        if left := asyncio.all_tasks() - known:
+            await asyncio.wait(left, timeout=1)
+        assert not asyncio.all_tasks() - known
+        assert not self._failures
+
+
+@pytest.fixture
+async def peers() -> AsyncIterator[Peers]:
+    async with NothingLeft():
+        made = Peers(RTCConfiguration(iceServers=[]), LoopClock())
+        yield made
+        await made.aclose()
+
+
+def negotiation(peers: Peers, session: WatchedSession, change: Callable[[str], str] = str) -> Callable[[str], Awaitable[str]]:
+    async def negotiate(sdp: str) -> str:
+        return (await peers.answer(session, session.playout, Offer(sdp=change(sdp), type="offer"))).sdp
+
+    return negotiate
+
+
+def without_candidates(sdp: str) -> str:
+    return re.sub(r"a=(candidate:.*|end-of-candidates)\r\n", "", sdp)
+
+
+def bar_position(luma: np.ndarray) -> float:
+    columns = luma.mean(axis=0)
+    return float(np.average(np.arange(len(columns)), weights=columns > 130))
+
+
+async def test_moving_pictures_and_an_unbroken_sound_arrive(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await receiver.connect(negotiation(peers, session))
+        await receiver.until(lambda: len(receiver.pictures) >= 25 and len(receiver.sounds) >= 50)
+    positions = [bar_position(picture.luma) for picture in receiver.pictures[5:]]
+    assert len({round(position) for position in positions}) > 5
+    assert {later.pts - earlier.pts for earlier, later in itertools.pairwise(receiver.sounds)} == {960}
+    steps = [later.pts - earlier.pts for earlier, later in itertools.pairwise(receiver.pictures)]
+    assert all(step % 3600 == 0 for step in steps)
+    assert receiver.pictures[-1].luma.shape == (96, 128)
+    assert not any(sound.audible for sound in receiver.sounds)
+    assert session.notes[0] == "attach"
+
+
+async def test_the_answer_sends_only_and_prefers_vp8(peers: Peers) -> None:
+    async with Receiver() as receiver:
+        answer = await negotiation(peers, WatchedSession())(await receiver.offer())
+    assert answer.count("a=sendonly") == 2
+    assert "a=sendrecv" not in answer
+    video = answer[answer.index("m=video") :]
+    assert re.search(r"a=rtpmap:\d+ (\w+)/", video).group(1) == "VP8"  # type: ignore[union-attr]
+
+
+async def test_the_answer_carries_candidates_and_their_end(peers: Peers) -> None:
+    async with Receiver() as receiver:
+        answer = await negotiation(peers, WatchedSession())(await receiver.offer())
+    assert "a=end-of-candidates" in answer
+    candidates = answer_candidates(answer)
+    assert candidates
+    assert all(candidate.candidate.startswith("candidate:") for candidate in candidates)
+
+
+async def test_a_browser_that_hides_its_addresses_connects(peers: Peers) -> None:
+    """Chromium trickles mDNS names only; its own checks tell where it is."""
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await peers.add_candidate(session, CHROMIUM_CANDIDATE)
+        await receiver.connect(negotiation(peers, session, without_candidates))
+        await peers.add_candidate(session, CHROMIUM_CANDIDATE)
+        await peers.add_candidate(session, None)
+        await receiver.until(lambda: len(receiver.pictures) > 2)
+
+
+@pytest.mark.parametrize("when", ["before the offer", "after the offer"])
+async def test_candidates_are_taken_before_and_after_the_offer(peers: Peers, when: str) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        sdp = await receiver.offer()
+        candidates = answer_candidates(sdp)
+        if when == "before the offer":
+            for candidate in candidates:
+                await peers.add_candidate(session, candidate)
+        answer = await negotiation(peers, session, without_candidates)(sdp)
+        if when == "after the offer":
+            for candidate in candidates:
+                await peers.add_candidate(session, candidate)
+        # Our own candidates stay away from the receiver, so that only its candidates can bring the two together.
+        await receiver.accept(without_candidates(answer))
+        await receiver.until(lambda: receiver.state == "connected")
+
+
+async def test_early_candidates_are_bounded(peers: Peers) -> None:
+    session = WatchedSession()
+    candidate = IceCandidate(candidate="candidate:1 1 udp 1 192.0.2.9 5000 typ host", sdpMid="0")
+    for _ in range(1000):
+        await peers.add_candidate(session, candidate)
+    assert len(peers) == 0
+    assert len(peers._lines["s1"].early) == 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "candidate:1 1 udp 1 192.0.2.9 0 typ host",
+        "candidate:1 1 udp 1 192.0.2.9 70000 typ host",
+        "candidate:1 1 udp 99999999999999 192.0.2.9 5000 typ host",
+        "candidate:1 1 udp one 192.0.2.9 5000 typ host",
+        "candidate:1 1 udp 1 example.org 5000 typ host",
+        "candidate:1 1 udp",
+        "hello",
+    ],
+)
+async def test_a_malformed_candidate_is_refused(peers: Peers, text: str) -> None:
+    session = WatchedSession()
+    with pytest.raises(InvalidInput):
+        await peers.add_candidate(session, IceCandidate(candidate=text, sdpMid="0"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "candidate:1 1 tcp 1 192.0.2.9 9 typ host tcptype active",
+        "candidate:1 2 udp 1 192.0.2.9 5000 typ host",
+        "candidate:1 1 udp 1 0.0.0.0 5000 typ host",
+        "candidate:1 1 udp 1 224.0.0.1 5000 typ host",
+        CHROMIUM_CANDIDATE.candidate,
+    ],
+)
+async def test_a_candidate_that_is_of_no_use_is_ignored(peers: Peers, text: str) -> None:
+    session = WatchedSession()
+    await peers.add_candidate(session, IceCandidate(candidate=text, sdpMid="0"))
+    assert "s1" not in peers._lines
+
+
+async def test_a_new_offer_replaces_the_old_peer_and_the_loop_goes_on(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as first, Receiver() as second:
+        await first.connect(negotiation(peers, session))
+        await first.until(lambda: len(first.pictures) > 3)
+        await second.connect(negotiation(peers, session))
+        await first.until(lambda: first.state == "closed")
+        await second.until(lambda: len(second.pictures) > 3)
+        assert session.notes == ["attach", "detach", "attach"]
+        assert len(peers) == 1
+        assert session.playout.last is not None
+        assert session.playout.last.number > 3
+        session.events.close("deleted")
+        await second.until(lambda: second.state == "closed")
+        assert session.notes == ["attach", "detach", "attach", "detach"]
+
+
+async def test_a_bad_offer_leaves_the_old_peer_alone(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await receiver.connect(negotiation(peers, session))
+        with pytest.raises(InvalidSdp):
+            await peers.answer(session, session.playout, Offer(sdp="v=0\r\n", type="offer"))
+        seen = len(receiver.pictures)
+        await receiver.until(lambda: len(receiver.pictures) > seen + 3)
+    assert "detach" not in session.notes[:1]
+
+
+async def test_a_browser_that_leaves_is_noticed(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await receiver.connect(negotiation(peers, session))
+    async with asyncio.timeout(5):
+        await session.detached.wait()
+    assert len(peers) == 0
+
+
+async def test_a_browser_that_never_comes_is_given_up(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.media.peer.CONNECT_SECONDS", 0.05)
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await negotiation(peers, session)(await receiver.offer())
+        peer = peers._lines["s1"].peer
+        assert peer is not None
+        assert peer._watch is not None
+        async with asyncio.timeout(5):
+            await peer._watch
+    assert len(peers) == 0
+    assert session.notes == []
+
+
+async def test_a_negotiation_that_hangs_is_cut_off(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_self: RTCPeerConnection) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(RTCPeerConnection, "createAnswer", never)
+    monkeypatch.setattr("gpuserver.media.peer.NEGOTIATION_SECONDS", 0.1)
+    async with Receiver() as receiver:
+        with pytest.raises(InvalidSdp, match="within"):
+            await negotiation(peers, WatchedSession())(await receiver.offer())
+    assert len(peers) == 0
+
+
+async def test_a_close_that_hangs_leaves_no_socket_open(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_self: RTCPeerConnection) -> None:
+        await asyncio.Event().wait()
+
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        await negotiation(peers, session)(await receiver.offer())
+        connection = peers._lines["s1"].peer._connection  # type: ignore[union-attr]
+        monkeypatch.setattr(RTCPeerConnection, "close", never)
+        monkeypatch.setattr("gpuserver.media.peer.CLOSE_SECONDS", 0.05)
+        await peers.aclose()
+        monkeypatch.undo()
+        states = {transceiver.receiver.transport.transport.state for transceiver in connection.getTransceivers()}
+    assert states == {"closed"}
+    await connection.close()
+
+
+async def test_an_answer_is_not_an_offer(peers: Peers) -> None:
+    with pytest.raises(InvalidSdp, match="only an offer"):
+        await peers.answer(WatchedSession(), Playout(moving_avatar()), Offer(sdp="v=0", type="answer"))
+
+
+def test_too_many_lines_are_refused_before_they_are_parsed() -> None:
+    with pytest.raises(InvalidSdp, match="lines"):
+        read_offer(Offer(sdp="a=x\n" * (MAX_LINES + 1), type="offer"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda sdp: sdp.replace("a=recvonly", "a=sendonly"), "must be able to receive"),
+        (lambda sdp: sdp.replace("a=recvonly", "a=inactive"), "must be able to receive"),
+        (lambda sdp: re.sub(r"m=video.*", "", sdp, flags=re.DOTALL), "one audio and one video"),
+        (lambda sdp: sdp + sdp[sdp.index("m=video") :], "one audio and one video"),
+        (lambda sdp: sdp.replace("a=rtcp-mux\r\n", ""), "rtcp-mux"),
+        (lambda sdp: re.sub(r"a=fingerprint.*\r\n", "", sdp), "fingerprint"),
+        (lambda sdp: re.sub(r"a=setup.*\r\n", "", sdp), "a=setup"),
+        (lambda sdp: re.sub(r"a=ice-pwd.*\r\n", "", sdp), "ice-ufrag"),
+        (lambda sdp: re.sub(r"a=group.*\r\n", "", sdp), "BUNDLE"),
+        (lambda sdp: re.sub(r"a=mid:1\r\n", "a=mid:0\r\n", sdp), "a=mid"),
+        (lambda sdp: sdp.replace("a=extmap:1 ", "a=extmap:999 "), "header extension"),
+        (lambda sdp: sdp.replace("VP8", "VP7").replace("H264", "H261"), "codec"),
+        (lambda sdp: sdp.replace("m=video", "m=video x"), "cannot be parsed"),
+    ],
+)
+async def test_an_offer_that_cannot_work_is_refused_in_plain_words(peers: Peers, change: Callable[[str], str], sentence: str) -> None:
+    async with Receiver() as receiver:
+        with pytest.raises(InvalidSdp, match=sentence):
+            await negotiation(peers, WatchedSession(), change)(await receiver.offer())
+    assert len(peers) == 0
+
+
+async def test_mutated_offers_are_answered_or_refused_and_leave_nothing(peers: Peers) -> None:
+    chance = random.Random(2026)
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        offer = await receiver.offer()
+        outcomes = set()
+        for _ in range(60):
+            try:
+                async with asyncio.timeout(2):
+                    await negotiation(peers, session)(mutated(offer, chance))
+                outcomes.add("answered")
+            except GpuserverError as error:
+                assert error.status == 400
+                outcomes.add("refused")
+    assert outcomes == {"answered", "refused"}
+
+
+def mutated(sdp: str, chance: random.Random) -> str:
+    """An offer with one to three of its lines damaged."""
+    lines = sdp.split("\r\n")
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(lines))
+        line = lines[at]
+        match chance.randrange(7):
+            case 0:
+                del lines[at]
+            case 1:
+                lines.insert(at, line)
+            case 2:
+                lines[at] = line[: chance.randint(0, len(line))]
+            case 3:
+                lines[at] = re.sub(r"\d+", chance.choice(["0", "-1", "256", "70000", "9" * 20]), line)
+            case 4:
+                other = chance.randrange(len(lines))
+                lines[at], lines[other] = lines[other], line
+            case 5:
+                lines[at] = line.replace(":", chance.choice(["", " ", "::"]), 1)
+            case 6:
+                lines[at] = line + " " + chance.choice(lines)
+    return "\r\n".join(lines)
