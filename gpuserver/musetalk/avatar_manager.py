@@ -102,7 +102,7 @@ class AvatarManager:
         _check_id(avatar_id)
         request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
         try:
-            opened = _open_regular(video)
+            opened = _open_regular(Path(os.path.realpath(video)))
         except FileNotFoundError:
             raise VideoNotFound(f"There is no video {video.name}.") from None
         return self._make(opened, request, replace, progress, cancel, still=video == SAMPLE_FACE, mock=mock)

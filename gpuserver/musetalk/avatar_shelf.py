@@ -20,7 +20,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -154,7 +154,10 @@ class AvatarShelf:
         return (self.root / folder.name.split(".")[0]).resolve() == folder
 
     def _sweep(self) -> None:
-        """Remove versions that nobody shows and nobody is making, and forgotten uploads."""
+        """Remove versions that nobody shows and nobody is making, links that lead nowhere, and forgotten uploads."""
+        for entry in self.root.iterdir():
+            if entry.is_symlink() and not entry.exists():
+                entry.unlink(missing_ok=True)
         for folder in self._versions.iterdir():
             try:
                 with self._only_creator(folder.name.split(".")[0]):
@@ -165,8 +168,9 @@ class AvatarShelf:
                 continue  # another process is working on it
         oldest = time.time() - _UPLOAD_SECONDS
         for upload in self.uploads.iterdir():
-            if upload.lstat().st_mtime < oldest:
-                _remove(upload)
+            with suppress(FileNotFoundError):  # another process sweeps, too
+                if upload.lstat().st_mtime < oldest:
+                    _remove(upload)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ MAX_TURN = 0.7  # landmarks.turn(): about 35 degrees
 MAX_JUMP = 0.35  # eye distances per frame; a head does not move faster, a cut does
 MAX_CHANGE = 40.0  # mean change of the picture per frame, of 255: a cut to another scene
 
-_SEARCH_EVERY = 5  # frames: small faces are looked for this often while there is none
+_SEARCH_EVERY = 12  # frames: small faces are looked for this often while there is none
 _THUMBNAIL = 32  # pixels, to see cuts
 
 

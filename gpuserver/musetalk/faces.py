@@ -61,7 +61,7 @@ class FaceFinder:
         """The face of the picture uint8 [h, w, 3], or None.
 
         previous: landmarks [468, 2] of the same face a moment ago; then only the mesh runs (3 ms instead of 7), and the
-        detector looks again when the face is not where it was. thorough: look for small faces, too (30 ms where there is none).
+        detector looks again when the face is not where it was. thorough: look for small faces, too (0.1 s where there is none).
         """
         if previous is not None:
             face = self._shape(rgb, _region_of_landmarks(previous))
@@ -97,9 +97,10 @@ class FaceFinder:
             return found[1]
         if not thorough:
             return None
+        short = min(height, width)
         candidates = [
             found
-            for side in (min(height, width), min(height, width) * 2 // 3)
+            for side in (short, short * 2 // 3, short // 3)
             for top, left in _tiles(height, width, side)
             if (found := self._detect_in(rgb[top : top + side, left : left + side], left, top)) is not None
         ]

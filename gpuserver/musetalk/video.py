@@ -96,13 +96,13 @@ class Video:
         previous = 0.0
         step = 1 / float(self._stream.average_rate or FPS)
         for number, frame in enumerate(self._decoded()):
-            if number > self._limits.used_seconds * self._limits.fps:
-                raise VideoLimitExceeded(f"The video has more than {self._limits.fps} pictures per second.")
             now = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else previous + step
             first = now if first is None else first
             if now - first >= self._limits.used_seconds:
                 self.cut_short = True
                 return
+            if number > self._limits.fps * (now - first + 1):  # the rate in the header may be anything
+                raise VideoLimitExceeded(f"The video has more than {self._limits.fps} pictures per second.")
             self.seconds = max(self.seconds, now - first + float((frame.duration or 0) * (frame.time_base or 0)))
             previous = now
             yield now - first, self._convert(frame)
@@ -141,11 +141,9 @@ class Video:
         return self._container.duration / av.time_base if self._container.duration else None
 
     def _refuse_by_header(self) -> None:
-        stated, rate, codec = self._stated_seconds, self._stream.average_rate, self._stream.codec_context
+        stated, codec = self._stated_seconds, self._stream.codec_context
         if stated is not None and stated > self._limits.seconds:
             raise VideoLimitExceeded(f"The video is {stated:.0f} s long; at most {self._limits.seconds:.0f} s are accepted.")
-        if rate is not None and rate > self._limits.fps:
-            raise VideoLimitExceeded(f"The video has {float(rate):.0f} pictures per second; at most {self._limits.fps} are accepted.")
         if codec.width * codec.height > self._limits.pixels:
             raise VideoLimitExceeded(f"The picture of {codec.width}x{codec.height} has more than {self._limits.pixels} pixels.")
 
