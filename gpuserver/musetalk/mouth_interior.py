@@ -170,6 +170,6 @@ def _own_teeth(c: _Canvas, frame: AvatarFrame, mouth: MouthGeometry, fields: Mou
 def _lip_line(c: _Canvas, light: FaceLight, alpha: Floats, parted: float, soft: float) -> Floats:
     """Lips brought together have no line of their own: shade one. Gives the alpha with it."""
     closed = 1 - np.clip(c.gap / (2 * soft), 0, 1)
-    line = 0.6 * parted * closed * np.exp(-((c.depth / (0.8 * soft)) ** 2)) * np.sqrt(np.clip(1 - c.place**2, 0, 1))
+    line = 0.7 * parted * closed * np.exp(-((c.depth / soft) ** 2)) * np.sqrt(np.clip(1 - c.place**2, 0, 1))
     c.lay(line / np.maximum(alpha + line, 1e-3), light.lips.scaled(0.42, 1.0))
     return np.minimum(alpha + line, 1)
