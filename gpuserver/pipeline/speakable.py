@@ -12,11 +12,11 @@ from markdown_it.token import Token
 
 # "2*3*4" is a product, not emphasis; voices read the sign aloud.
 _PRODUCT = re.compile(r"(?<=[\d)])[ ]?\*[ ]?(?=[\w(])|(?<=\w)[ ]?\*[ ]?(?=[\d(])|(?<=\b[a-zA-Z])\*(?=[a-zA-Z]\b)")
-_POWER = re.compile(r"(?<=\d)[ ]?\*\*[ ]?(?=\d)")
+_POWER = re.compile(r"(?:(?<=\d)|(?<=\b[a-zA-Z]))[ ]?\*\*[ ]?(?=\d)")
 _URL = re.compile(r"(?:https?|ftp)://(?:www\.)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)(?:[:/?#][A-Za-z0-9\-._~:/?#@!$&'*+;=%]*)?(?<![.,;:!?'])")
 
 # Emphasis that began in the sentence before or ends in the one after: a marker with a word on one side only.
-_STRAY_MARKER = re.compile(r"(?<!\S)(?:\*{1,3}|_{1,3}|~~|`+)(?=\S)|(?<=\S)(?:\*{1,3}|_{1,3}|~~|`+)(?!\w)|\*\*|~~|`+")
+_STRAY_MARKER = re.compile(r"\*{2,}|~~|`+|(?<!\S)(?:\*|_{1,3})(?=\S)|(?<=\S)(?:\*|_{1,3})(?!\w)")
 _TABLE_CELL = re.compile(r"[ ]*\|[ ]*")
 _JOINERS = re.compile("[\u200b-\u200f\u202a-\u202e\u2060\ufe0e\ufe0f\ufeff]")  # what invisible characters emoji leave behind
 _TAG = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import re
@@ -23,6 +24,7 @@ AUDIO_HEADER = b"X-RequestId:1\r\nContent-Type:audio/mpeg\r\nPath:audio\r\n"
 MODES = ("ok", "cut", "abort", "hang", "hang_after_sound", "forbidden", "garbage", "no_sound")
 
 
+@functools.cache
 def mp3(seconds: float) -> bytes:
     """A 440 Hz tone, 24 kHz mono at 48 kbit/s, as the service sends it: frames only, no tag."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE

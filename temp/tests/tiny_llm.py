@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -23,7 +24,8 @@ SENTENCES = (
     "Good question ! The answer is four , because two and two make four . Do you want another example ?",
     "你好 ， 我 是 你 的 老师 。 今天 我们 学习 加法 。 二 加 二 等于 四 。 你 明白 了 吗 ？",
 )
-CHAT_TEMPLATE = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+_EACH_MESSAGE = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}"
+CHAT_TEMPLATE = _EACH_MESSAGE + "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 WIDTH, HEADS = 256, 4
 
 _NO_SPACE_BEFORE = re.compile(r"[\u3000-\u9fff\uff00-\uffef]|[.,!?;:]$")
@@ -59,7 +61,7 @@ def write_model(path: Path) -> None:
     embedding = random.standard_normal((size, WIDTH)).astype(np.float32)
     embedding /= np.sqrt((embedding**2).mean(axis=1, keepdims=True))  # what RMS normalisation leaves unchanged
     output = np.zeros((size, WIDTH), np.float32)
-    pairs = [pair for chain in vocabulary.chains() for pair in zip(chain, chain[1:], strict=False)]
+    pairs = [pair for chain in vocabulary.chains() for pair in pairwise(chain)]
     for before, after in set(pairs):
         output[after] += embedding[before] * (12.0 + np.log(pairs.count((before, after)))) / WIDTH
     writer = gguf.GGUFWriter(path, "llama")
@@ -126,7 +128,7 @@ def tiny_llm(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    import xllamacpp  # native code: only in the process that serves
+    import xllamacpp  # type: ignore[import-untyped] # native code: only in the process that serves
 
     parser = argparse.ArgumentParser(description="Serve a tiny model until standard input is closed.")
     parser.add_argument("model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +63,7 @@ def test_visemes_touch_and_cover_the_whole_time(track: list[tuple[str, int]]) ->
     timed = visemes(TimedPhoneme(symbol, steps * 0.025) for symbol, steps in track)
     total = sum(steps for _, steps in track) * 0.025
     assert (timed[-1].end if timed else 0.0) == pytest.approx(total)
-    assert all(before.end == after.start for before, after in zip(timed, timed[1:], strict=False))
+    assert all(before.end == after.start for before, after in pairwise(timed))
     assert not timed or timed[0].start == 0.0
     assert all(isinstance(item, TimedViseme) and item.end >= item.start for item in timed)
 

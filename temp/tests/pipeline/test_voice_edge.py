@@ -18,8 +18,7 @@ async def spoken(text: str, voice: str | None = None, rate: float = 1.0) -> list
     return [piece async for piece in EdgeVoice().speak(text, voice=voice, rate=rate)]
 
 
-@pytest.fixture
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice_edge, "FIRST_SOUND_SECONDS", 0.05)
     monkeypatch.setattr(voice_edge, "NEXT_SOUND_SECONDS", 0.05)
 
@@ -97,10 +96,11 @@ async def test_the_rate_is_sent_in_percent(monkeypatch: pytest.MonkeyPatch) -> N
         ("no_sound", VoiceFailed, "no sound"),
     ],
 )
-@pytest.mark.usefixtures("short_patience")
 async def test_a_fault_of_the_service_is_told_in_a_plain_sentence(
     monkeypatch: pytest.MonkeyPatch, mode: str, error: type[VoiceFailed], said: str
 ) -> None:
+    if mode.startswith("hang"):
+        be_impatient(monkeypatch)
     async with fake_edge_tts(monkeypatch, mode) as service:
         with pytest.raises(VoiceFailed, match=said) as caught:
             await spoken("Hello there.")
@@ -110,13 +110,13 @@ async def test_a_fault_of_the_service_is_told_in_a_plain_sentence(
 
 async def test_no_network_is_told_in_a_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_tts.communicate.WSS_URL", "ws://127.0.0.1:9/speech?token=1")
-    with pytest.raises(VoiceUnreachable, match="no connection to 127.0.0.1"):
+    with pytest.raises(VoiceUnreachable, match="no connection to 127"):
         await spoken("Hello.")
 
 
-@pytest.mark.usefixtures("short_patience")
 async def test_a_hanging_service_costs_no_more_than_the_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fake_edge_tts(monkeypatch, "hang"), asyncio.timeout(2):
+    be_impatient(monkeypatch)
+    async with fake_edge_tts(monkeypatch, "hang"), asyncio.timeout(5):
         with pytest.raises(VoiceUnreachable):
             await spoken("Hello.")
 
