@@ -186,7 +186,10 @@ class AvatarManager:
         info = self.read(avatar_id, read_info)
         used = self._shelf.last_used(avatar_id)
         last_used_at = None if used is None else datetime.fromtimestamp(used, UTC)
-        return info.model_copy(update={"avatar_path": str(self._shelf.root / avatar_id), "last_used_at": last_used_at})
+        # The name of the folder counts: a restored backup may have another one than it was made with.
+        return info.model_copy(
+            update={"avatar_id": avatar_id, "avatar_path": str(self._shelf.root / avatar_id), "last_used_at": last_used_at}
+        )
 
     def read(self, avatar_id: str, reader: Callable[[Path], Read]) -> Read:
         """What `reader` makes of the avatar's folder; once more if the avatar is replaced meanwhile. Raises AvatarNotFound."""

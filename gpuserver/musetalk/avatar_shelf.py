@@ -51,17 +51,15 @@ class AvatarShelf:
         self._sweep()
 
     def ids(self) -> list[str]:
+        """All avatars, sorted. What is published is complete; a plain folder may be anything, so it must have a description."""
         if not self.root.is_dir():
             return []
-        return sorted(entry.name for entry in self.root.iterdir() if AVATAR_ID.fullmatch(entry.name) and (entry / INFO).is_file())
+        names = (entry.name for entry in self.root.iterdir() if entry.is_symlink() or (entry / INFO).is_file())
+        return sorted(name for name in names if self._find(name) is not None)
 
     def version(self, avatar_id: str) -> Path:
         """The folder with the avatar's files as it is now; another one after a replacement. Raises AvatarNotFound."""
-        shown = self.root / avatar_id
-        try:
-            version = shown.resolve(strict=True) if AVATAR_ID.fullmatch(avatar_id) else None
-        except OSError:
-            version = None
+        version = self._find(avatar_id)
         if version is None:
             raise AvatarNotFound(f"There is no avatar {avatar_id!r}.")
         return version
@@ -125,6 +123,16 @@ class AvatarShelf:
             return (self._state / avatar_id).stat().st_mtime
         except OSError:
             return None
+
+    def _find(self, avatar_id: str) -> Path | None:
+        shown = self.root / avatar_id
+        while AVATAR_ID.fullmatch(avatar_id) and os.path.lexists(shown):
+            version = shown.resolve()
+            if version.is_dir():
+                return version
+            if shown.resolve() == version:  # a link that leads nowhere; else the avatar was replaced right now: look again
+                return None
+        return None
 
     def _replace(self, shown: Path, target: str) -> None:
         old = shown.resolve() if self.exists(shown.name) else None
