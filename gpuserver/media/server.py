@@ -24,10 +24,10 @@ from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.renderer import Renderer
 from gpuserver.musetalk.warp_engine import WarpEngine
-from gpuserver.pipeline.language_model import make_language_model
+from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio
-from gpuserver.pipeline.voice import make_voice
+from gpuserver.pipeline.voice import ReportingVoice, make_voice
 from gpuserver.web.auth import internal_secret
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
@@ -56,16 +56,19 @@ class SessionsAsUsers:
                 log.info("session_ended_by_itself", session_id=session_id)
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The application. Nothing is started before it runs. Raises CannotStart for settings that cannot work."""
+def create_app(settings: Settings, *, voice: ReportingVoice | None = None, language_model: ReportingModel | None = None) -> web.Application:
+    """The application, with the voice and the language model that the settings name unless others are given.
+
+    Nothing is started before it runs. Raises CannotStart for settings that cannot work.
+    """
     app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
 
     manager = AvatarManager(settings)
     engine = WarpEngine()
     renderer = Renderer(engine)
-    voice = make_voice(settings)
-    language_model = make_language_model(settings)
+    voice = voice or make_voice(settings)
+    language_model = language_model or make_language_model(settings)
     studio = Studio(language_model, voice, engine, renderer)
     registry = SessionRegistry(settings, studio, manager, AvatarCache(manager), Playout)
     peers = Peers(rtc_configuration(settings), LoopClock())

@@ -1,0 +1,118 @@
+"""The media server with a fake voice and a fake language model, and a demo avatar that is made once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import ClientWebSocketResponse, web
+from aiohttp.test_utils import TestClient
+from conftest import MakeSettings
+from fakes import FakeLanguageModel, FakeVoice
+from pytest_aiohttp.plugin import AiohttpClient
+
+from gpuserver.config import Settings
+from gpuserver.domain import Speech
+from gpuserver.media.server import create_app
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.web.auth import INTERNAL_HEADER
+
+SECRET = "between the two processes"
+
+
+class StartedFakeVoice(FakeVoice):
+    """The fake voice hums: Opus filters a constant out."""
+
+    async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
+        async with aclosing(super().speak(text, voice=voice, rate=rate)) as spoken:
+            async for speech in spoken:
+                hum = np.sin(np.arange(len(speech.pcm)) * 2 * np.pi * 200 / speech.sample_rate)
+                yield replace(speech, pcm=(hum * speech.pcm * 5).astype(np.int16))
+
+    def start(self) -> None:
+        pass
+
+    def status(self) -> dict[str, object]:
+        return {"voice": self.name}
+
+
+class StartedFakeModel(FakeLanguageModel):
+    def start(self) -> None:
+        pass
+
+    def status(self) -> dict[str, object]:
+        return {"model": self.name}
+
+
+class MediaServer:
+    """The server under test and the calls that tests make."""
+
+    internal = {INTERNAL_HEADER: SECRET}
+
+    def __init__(self, client: TestClient[web.Request, web.Application], model: StartedFakeModel):
+        self.client = client
+        self.model = model
+
+    async def create(self, **fields: Any) -> dict[str, Any]:
+        """A new session, as POST /v1/sessions answers it."""
+        body = {"tutor_id": 7, "student_id": "s", "avatar_id": "demo", **fields}
+        answer = await self.client.post("/v1/sessions", json=body, headers=self.internal)
+        assert answer.status == 201, await answer.text()
+        created = await answer.json()
+        assert isinstance(created, dict)
+        return created
+
+    async def socket(self, session: dict[str, Any]) -> ClientWebSocketResponse:
+        """The session's WebSocket."""
+        return await self.client.ws_connect(f"/ws/{session['session_id']}?token={session['engine_token']}")
+
+    def negotiation(self, session: dict[str, Any]) -> Callable[[str], Awaitable[str]]:
+        """For Receiver.connect: the offer over HTTP."""
+
+        async def negotiate(sdp: str) -> str:
+            path, headers = f"/v1/sessions/{session['session_id']}/offer", {"Authorization": f"Bearer {session['engine_token']}"}
+            answer = await self.client.post(path, json={"sdp": sdp, "type": "offer"}, headers=headers)
+            body = await answer.json()
+            assert answer.status == 200, body
+            return str(body["sdp"])
+
+        return negotiate
+
+
+@pytest.fixture(scope="session")
+def demo_avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo avatar in it."""
+    folder = tmp_path_factory.mktemp("demo") / "avatars"
+    manager = AvatarManager(Settings(_env_file=None, avatars_dir=folder))
+    manager.start()
+    manager.create_demo()
+    return folder
+
+
+@pytest.fixture
+def media_settings(make_settings: MakeSettings, demo_avatars: Path, tmp_path: Path) -> MakeSettings:
+    """Settings with a copy of the demo avatar."""
+    folder = tmp_path / "data" / "avatars"
+    shutil.copytree(demo_avatars, folder)
+    return lambda **overrides: make_settings(avatars_dir=folder, internal_secret=SECRET, **overrides)
+
+
+@pytest.fixture
+async def make_media(aiohttp_client: AiohttpClient, media_settings: MakeSettings) -> Callable[..., Awaitable[MediaServer]]:
+    async def make(voice: StartedFakeVoice | None = None, model: StartedFakeModel | None = None, **settings: Any) -> MediaServer:
+        model = model or StartedFakeModel()
+        app = create_app(media_settings(**settings), voice=voice or StartedFakeVoice(), language_model=model)
+        return MediaServer(await aiohttp_client(app), model)
+
+    return make
+
+
+@pytest.fixture
+async def media(make_media: Callable[..., Awaitable[MediaServer]]) -> AsyncIterator[MediaServer]:
+    yield await make_media()

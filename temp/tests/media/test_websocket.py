@@ -1,0 +1,238 @@
+"""/ws/{session_id}: what a client may send, what it gets, and how the socket ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from receiver import Receiver
+
+if TYPE_CHECKING:
+    from conftest import MediaServer
+
+MakeMedia = Callable[..., "Awaitable[MediaServer]"]
+LONG = "This goes on and on and on. " * 10
+
+
+async def event(socket: ClientWebSocketResponse, kind: str) -> dict[str, Any]:
+    """The next event of this kind; the others before it are skipped."""
+    async with asyncio.timeout(5):
+        while True:
+            message = await socket.receive_json()
+            if message["type"] == kind:
+                return dict(message)
+
+
+async def test_ping_gets_pong(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_json({"type": "ping"})
+    assert await event(socket, "pong") == {"type": "pong"}
+
+
+@pytest.mark.parametrize("prefix", ["/ws/", "/ws/ws/"])
+@pytest.mark.parametrize("bearer", [True, False])
+async def test_both_addresses_take_the_token_in_both_ways(media: MediaServer, prefix: str, bearer: bool) -> None:
+    session = await media.create()
+    token = session["engine_token"]
+    path = prefix + session["session_id"] + ("" if bearer else f"?token={token}")
+    socket = await media.client.ws_connect(path, headers={"Authorization": f"Bearer {token}"} if bearer else {})
+    await socket.send_json({"type": "ping"})
+    assert (await event(socket, "pong"))["type"] == "pong"
+
+
+@pytest.mark.parametrize("token", ["", "?token=", "?token=wrong", "?token=ä", "?engine_token=x"])
+async def test_a_wrong_token_is_refused_before_the_upgrade(media: MediaServer, token: str) -> None:
+    session = await media.create()
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await media.client.ws_connect(f"/ws/{session['session_id']}{token}")
+    assert refused.value.status == 401
+
+
+async def test_the_token_of_another_session_is_refused(media: MediaServer) -> None:
+    session, other = await media.create(), await media.create()
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await media.client.ws_connect(f"/ws/{session['session_id']}?token={other['engine_token']}")
+    assert refused.value.status == 401
+
+
+async def test_an_unknown_session_is_not_found(media: MediaServer) -> None:
+    session = await media.create()
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await media.client.ws_connect(f"/ws/nobody?token={session['engine_token']}")
+    assert refused.value.status == 404
+
+
+async def test_a_question_is_answered_in_text_without_a_picture(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_json({"type": "ask", "text": "What is it?"})
+    assert (await event(socket, "notice"))["code"] == "no_picture"
+    assert (await event(socket, "text_complete"))["text"] == media.model.script
+    assert media.model.questions[0][-1].content == "What is it?"
+
+
+@pytest.mark.parametrize("kind", ["text", "text_webrtc"])
+async def test_the_existing_web_clients_messages_are_questions(media: MediaServer, kind: str) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_json({"type": kind, "content": "What is it?", "something": "else"})
+    await event(socket, "text_complete")
+    assert media.model.questions[0][-1].content == "What is it?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"ping"',
+        '{"type": "dance"}',
+        '{"type": "ask"}',
+        '{"type": "ask", "text": 7}',
+        '{"type": "ask", "text": ""}',
+        '{"type": "ask", "text": "  \\n"}',
+        '{"type": "say", "text": "x", "volume": 11}',
+        '{"type": "webrtc_offer", "sdp": "v=0"}',
+        '{"type": "webrtc_ice_candidate", "candidate": {"candidate": "nonsense"}}',
+    ],
+)
+async def test_an_invalid_message_gets_a_problem_and_the_socket_stays_open(media: MediaServer, text: str) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_str(text)
+    problem = (await event(socket, "error"))["error"]
+    assert problem["status"] == 400
+    assert problem["type"].startswith("urn:gpuserver:problem:")
+    assert problem["advice"]
+    await socket.send_json({"type": "ping"})
+    await event(socket, "pong")
+
+
+async def test_a_binary_frame_is_not_understood(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_bytes(b'{"type": "ping"}')
+    assert "text frames" in (await event(socket, "error"))["error"]["detail"]
+
+
+async def test_a_message_of_more_than_256_kb_ends_the_socket_and_not_the_session(media: MediaServer) -> None:
+    session = await media.create()
+    socket = await media.socket(session)
+    await socket.send_str("x" * (256 * 1024 + 1))
+    assert (await socket.receive(timeout=5)).type is WSMsgType.CLOSE
+    assert socket.close_code == 1009
+    again = await media.socket(session)
+    await again.send_json({"type": "ping"})
+    await event(again, "pong")
+
+
+async def test_all_sockets_of_a_session_get_its_events(media: MediaServer) -> None:
+    session = await media.create()
+    first, second = await media.socket(session), await media.socket(session)
+    await first.send_json({"type": "ask", "text": "What is it?"})
+    for socket in (first, second):
+        assert (await event(socket, "text_complete"))["text"] == media.model.script
+
+
+async def test_a_deleted_session_says_so_and_closes_with_its_own_code(media: MediaServer) -> None:
+    session = await media.create()
+    socket = await media.socket(session)
+    await media.client.delete(f"/v1/sessions/{session['session_id']}", headers=media.internal)
+    assert (await event(socket, "session_lost"))["reason"] == "deleted"
+    assert (await socket.receive(timeout=5)).type is WSMsgType.CLOSE
+    assert socket.close_code == 4404
+
+
+async def test_an_idle_session_ends(make_media: MakeMedia) -> None:
+    media = await make_media(session_timeout_seconds=0.05)
+    socket = await media.socket(await media.create())
+    assert (await event(socket, "session_lost"))["reason"] == "idle"
+    assert (await socket.receive(timeout=5)).type is WSMsgType.CLOSE
+    assert socket.close_code == 4404
+
+
+async def test_a_shutdown_says_that_the_session_is_lost_and_closes_with_1012(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    closing = asyncio.create_task(media.client.server.close())
+    assert (await event(socket, "session_lost"))["reason"] == "shutdown"
+    message = await socket.receive(timeout=5)
+    assert (message.type, message.data) == (WSMsgType.CLOSE, 1012)
+    await socket.close()
+    await closing
+
+
+async def connect_over(socket: ClientWebSocketResponse, receiver: Receiver) -> list[dict[str, Any]]:
+    """Signalling over the WebSocket alone; our own candidates, until their end."""
+    candidates: list[dict[str, Any]] = []
+
+    async def negotiate(sdp: str) -> str:
+        await socket.send_json({"type": "webrtc_offer", "sdp": sdp})
+        answer = await event(socket, "webrtc_answer")
+        while (candidate := (await event(socket, "webrtc_ice_candidate"))["candidate"]) is not None:
+            candidates.append(candidate)
+        return str(answer["sdp"])
+
+    await receiver.connect(negotiate)
+    await socket.send_json({"type": "webrtc_ice_candidate", "candidate": None})
+    return candidates
+
+
+async def test_a_whole_call_over_the_websocket(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    async with Receiver() as receiver:
+        candidates = await connect_over(socket, receiver)
+        assert candidates
+        assert all(candidate["candidate"].startswith("candidate:") for candidate in candidates)
+        await socket.send_json({"type": "say", "text": "Hello there my dear student"})
+        await receiver.until(lambda: any(sound.audible for sound in receiver.sounds))
+        await event(socket, "speech_started")
+        ended = await event(socket, "speech_ended")
+        assert ended["heard"] == len("Hello there my dear student")
+        marks = (await event(socket, "trace"))["marks"]
+        assert marks["first_sound"] <= marks["first_packet"] <= marks["done"]
+        # Five words of 0.2 s are 50 pieces of 20 ms; the last ones are still on their way.
+        await receiver.until(lambda: sum(sound.audible for sound in receiver.sounds) >= 49)
+
+
+async def test_an_interrupt_silences_what_the_browser_receives(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    async with Receiver() as receiver:
+        await connect_over(socket, receiver)
+        await socket.send_json({"type": "say", "text": LONG})
+        await receiver.until(lambda: sum(sound.audible for sound in receiver.sounds) > 20)
+        await socket.send_json({"type": "interrupt"})
+        interrupted = await event(socket, "interrupted")
+        assert interrupted["ms"] < 1000
+        told = len(receiver.sounds)
+        await receiver.until(lambda: len(receiver.sounds) > told + 50)
+    tail = receiver.sounds[told + 25 :]  # half a second later: what was on its way has arrived
+    assert not any(sound.audible for sound in tail)
+
+
+async def test_a_new_question_replaces_what_is_being_said(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    async with Receiver() as receiver:
+        await connect_over(socket, receiver)
+        await socket.send_json({"type": "say", "text": LONG})
+        await event(socket, "speech_started")
+        await socket.send_json({"type": "ask", "text": "Stop?"})
+        assert (await event(socket, "interrupted"))["turn"] == 1
+        assert (await event(socket, "text_complete"))["turn"] == 2
+
+
+async def test_a_browser_comes_back_to_the_same_conversation(media: MediaServer) -> None:
+    session = await media.create()
+    socket = await media.socket(session)
+    async with Receiver() as first:
+        await connect_over(socket, first)
+        await socket.send_json({"type": "ask", "text": "My name is Ada."})
+        await event(socket, "speech_ended")
+    again = await media.socket(session)
+    async with Receiver() as second:
+        await connect_over(again, second)
+        await again.send_json({"type": "ask", "text": "What is my name?"})
+        await second.until(lambda: any(sound.audible for sound in second.sounds))
+    said = [message.content for message in media.model.questions[-1]]
+    assert "My name is Ada." in said
+    assert media.model.script in said
