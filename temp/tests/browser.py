@@ -26,7 +26,25 @@ FLAGS = (
     "--disable-sync",
 )
 RECORDER = (Path(__file__).parent / "recorder.js").read_text()
+# Keeps the page's latest connection, so that the browser can be asked about its buffers. Changes nothing that the page does.
+OBSERVE = """{
+  const Connection = RTCPeerConnection;
+  globalThis.RTCPeerConnection = class extends Connection {
+    constructor(...given) { super(...given); globalThis.observedConnection = this; }
+  };
+}"""
+# Resolves when sound and picture are played in step, which the browser can do after the second report of the sender.
+SETTLE = """async (withinMs) => {
+  for (;;) {
+    const playout = {};
+    for (const each of (await observedConnection.getStats()).values())
+      if (each.type === "inbound-rtp") playout[each.kind] = each.estimatedPlayoutTimestamp;
+    if (Math.abs(playout.video - playout.audio) < withinMs) return;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}"""
 SOUND_RATE = 48_000
+IN_STEP = 0.08  # seconds between the playout of sound and picture; Chromium itself is content with half of it
 STEP_MS = 15_000  # how long a page may take for one step before the test fails
 
 
@@ -47,7 +65,7 @@ class Recording:
 
     pictures: uint8 [n, height * 3 / 2, width], I420 as the browser decoded it. picture_times: float64 [n].
     sound: float32 [m], 48 kHz mono, -1..1, without holes. sound_start: when its first sample was heard.
-    events: [(time, name)]: "key:Escape", "state:speaking" and the like.
+    events: [(time, name)]: "key:Escape", "state:speaking" and the like. reports: what the browser says about itself, 4 per second.
     """
 
     pictures: NDArray[np.uint8]
@@ -55,6 +73,19 @@ class Recording:
     sound: NDArray[np.float32]
     sound_start: float
     events: list[tuple[float, str]]
+    reports: list[dict[str, float | None]]
+
+    @property
+    def ahead(self) -> float:
+        """Seconds by which the browser, for reasons of its own, shows a picture before it plays the sound sent with it (median)."""
+        return float(np.median([report["ahead"] for report in self.reports if report["ahead"] is not None])) / 1000
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether the browser got along with its time: it neither stretched sound, nor dropped pictures, nor lost step."""
+        first, last = self.reports[0], self.reports[-1]
+        in_step = all(report["ahead"] is not None and abs(report["ahead"]) / 1000 < IN_STEP for report in self.reports)
+        return in_step and first["stretched"] == last["stretched"] and first["dropped"] == last["dropped"]
 
     def when(self, name: str) -> float:
         """The time of the first event of this name. Raises LookupError."""
@@ -67,7 +98,7 @@ class Recording:
         return self.pictures[(self.picture_times >= start) & (self.picture_times < stop)]
 
     def sound_between(self, start: float, stop: float) -> NDArray[np.float32]:
-        first, last = (max(0, round((time - self.sound_start) * SOUND_RATE)) for time in (start, stop))
+        first, last = (np.clip((time - self.sound_start) * SOUND_RATE, 0, len(self.sound)).astype(int) for time in (start, stop))
         return self.sound[first:last]
 
 
@@ -77,11 +108,11 @@ def rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class Recorder:
-    """Records the face of a page that is in a call, from its construction to `stop`."""
+    """Records the face of a page that is in a call, from its construction to `stop`. The page must have been opened with OBSERVE."""
 
     def __init__(self, page: Page):
         self._page = page
-        self._handle: JSHandle = page.evaluate_handle(RECORDER)
+        self._handle: JSHandle = page.evaluate_handle(f"({RECORDER})(observedConnection)")
 
     def stop(self) -> Recording:
         with self._page.expect_download() as download:
@@ -105,7 +136,7 @@ def read_recording(data: bytes) -> Recording:
     times = stamped + np.median(arrived - stamped)
     sound, start = _without_holes(sound, facts["sounds"])
     events = [(time / 1000, name) for time, name in facts["events"]]
-    return Recording(pictures, times / 1000, sound, start / 1000, events)
+    return Recording(pictures, times / 1000, sound, start / 1000, events, facts["reports"])
 
 
 def _without_holes(sound: NDArray[np.float32], chunks: list[list[float]]) -> tuple[NDArray[np.float32], float]:

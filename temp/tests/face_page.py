@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
-from browser import STEP_MS
+from browser import IN_STEP, OBSERVE, SETTLE, STEP_MS
 
 PREPARE_MS = 60_000  # an avatar from a clip of a few seconds, on a busy machine
 IN_CALL = "#stage[data-state=listening][data-picture=live]"
@@ -18,6 +18,7 @@ class FacePage:
 
     def __init__(self, browser: Browser, url: str, **context: Any):
         self.page: Page = browser.new_context(**context).new_page()
+        self.page.add_init_script(OBSERVE)
         self.page.set_default_timeout(STEP_MS)
         expect.set_options(timeout=STEP_MS)
         self.complaints: list[str] = []
@@ -74,6 +75,10 @@ class FacePage:
         """Wait until an answer has begun and ended."""
         self.wait_until("speaking")
         self.wait_until("listening")
+
+    def settle(self) -> None:
+        """Wait until the browser plays sound and picture in step; after the start of a call it takes a few seconds for it."""
+        self.page.evaluate(SETTLE, IN_STEP * 1000 / 2)
 
     def hang_up(self) -> None:
         self.page.click("#hang-up")

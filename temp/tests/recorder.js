@@ -1,8 +1,10 @@
-() => {
-  // Records what the page's video element is given: pictures as decoded (I420), sound as played, keys and states.
-  // Times are performance.now() in milliseconds. Runs in the page; what it returns stays with the test.
+(connection) => {
+  // Records what the page's video element is given: pictures as decoded (I420), sound as played, keys and states, and what
+  // the browser says about its own buffers. Times are performance.now() in milliseconds. Runs in the page; what it returns
+  // stays with the test.
   const stream = document.getElementById("face").srcObject;
-  const pictures = [], sounds = [], planes = [], samples = [], events = [];
+  const pictures = [], sounds = [], planes = [], samples = [], events = [], reports = [];
+  const REPORT_MS = 250;
   const size = { width: 0, height: 0 };
   let isRunning = true;
 
@@ -41,14 +43,29 @@
     sounds.push([piece.timestamp / 1000, piece.numberOfFrames]);
   };
 
+  const report = async () => {
+    const inbound = {};
+    for (const each of (await connection.getStats()).values()) if (each.type === "inbound-rtp") inbound[each.kind] = each;
+    const { audio, video } = inbound;
+    reports.push({
+      time: performance.now(),
+      ahead: video.estimatedPlayoutTimestamp - audio.estimatedPlayoutTimestamp,
+      dropped: video.framesDropped,
+      stretched: audio.concealedSamples + audio.removedSamplesForAcceleration + audio.insertedSamplesForDeceleration,
+    });
+  };
+  const reporting = setInterval(report, REPORT_MS);
+
   const reading = Promise.all([read(stream.getVideoTracks()[0], takePicture), read(stream.getAudioTracks()[0], takeSound)]);
 
   const stop = async () => {
     isRunning = false;
+    clearInterval(reporting);
     await reading;
+    await report();
     document.removeEventListener("keydown", onKey, true);
     states.disconnect();
-    const head = `${JSON.stringify({ ...size, pictures, sounds, events })}\n`;
+    const head = `${JSON.stringify({ ...size, pictures, sounds, events, reports })}\n`;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([head, ...planes, ...samples]));
     link.download = "recording";

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,11 @@ def _process(command: list[str], folder: Path, environment: dict[str, str], log:
     """The process from its "ready:" line on; ended with SIGTERM."""
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, cwd=folder, env=environment, text=True, **pipe) as process:  # type: ignore[call-overload]
-        said_ready = threading.Event()
-        copying = threading.Thread(target=_copy, args=(process, log, said_ready))
+        is_ready: Future[bool] = Future()
+        copying = threading.Thread(target=_copy, args=(process, log, is_ready))
         copying.start()
         try:
-            said_ready.wait(READY_SECONDS)
-            assert process.poll() is None, log.read_text()
-            assert said_ready.is_set(), log.read_text()
+            assert is_ready.result(READY_SECONDS), log.read_text()
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
@@ -96,15 +95,17 @@ def _process(command: list[str], folder: Path, environment: dict[str, str], log:
         assert code == 0, f"ended with {code}: {log.read_text()}"
 
 
-def _copy(process: subprocess.Popen[str], log: Path, said_ready: threading.Event) -> None:
+def _copy(process: subprocess.Popen[str], log: Path, is_ready: Future[bool]) -> None:
+    """Copy what the process prints to the log; tells whether it got ready before it ended."""
     assert process.stdout is not None
     with log.open("w") as file:
         for line in process.stdout:
             file.write(line)
             file.flush()
             if line.startswith("ready:"):
-                said_ready.set()
-    said_ready.set()  # it has ended: nobody needs to wait any longer
+                is_ready.set_result(True)
+    if not is_ready.done():
+        is_ready.set_result(False)
 
 
 def _children(parent: int) -> list[int]:
