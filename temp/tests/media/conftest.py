@@ -53,9 +53,8 @@ class StartedFakeModel(FakeLanguageModel):
 class MediaServer:
     """The server under test and the calls that tests make."""
 
-    internal = {INTERNAL_HEADER: SECRET}
-
     def __init__(self, client: TestClient[web.Request, web.Application], model: StartedFakeModel):
+        self.internal = {INTERNAL_HEADER: SECRET}
         self.client = client
         self.model = model
 
