@@ -1,26 +1,38 @@
 """Measures lips: how well they follow the visemes that drive them, and whether they close on p, b and m.
 
-    python bench/lips.py [clip …] [--text TEXT] [--keep FOLDER]
+    python bench/lips.py [CLIP …] [--text TEXT] [--keep FOLDER]
 
-For each clip the engine makes the face say the text, the film is encoded as an MP4 (H.264, crf 18) and decoded again, and the
-lips are found in the decoded pictures with the face mesh. Nothing is read from the engine. One row per clip; faces whose mouth
-is narrower than 48 pixels stand in rows of their own, after the others.
+The bundled portrait and each clip become avatars that say the text into an MP4 (H.264, crf 18), as `gpuserver render` does. The
+MP4 is decoded and the lips are found in its pictures with the face mesh, each picture looked at afresh; nothing is read from
+the engine. One row per clip; faces whose mouth is narrower than 48 pixels stand in rows of their own, after the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuserver.domain import FRAME_SECONDS, TimedViseme, Viseme
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from gpuserver.config import Settings
+from gpuserver.domain import FRAME_SECONDS, Avatar, TimedViseme, Viseme
+from gpuserver.media.film import FilmReport, render_film
+from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.faces import FaceFinder
 from gpuserver.musetalk.landmarks import LOWER_LIP_CENTRE, UPPER_LIP_CENTRE, eye_distance, mouth_width
+from gpuserver.musetalk.mouth_listener import MouthListener
+from gpuserver.musetalk.mouth_shape import Part
+from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.pipeline.voice_hibari import HibariVoice
 
 TEXT = (
     "Good morning. Bob and Mary make a map of the moon. Please bring my paper to the new room. "
@@ -44,7 +56,7 @@ class LipFigures:
     frames: int
     mouth: float  # median width in pixels
     lag: float
-    correlation: float
+    correlation: float  # at that lag
     correlation_at_once: float  # at lag 0
     closed: int
     closures: int
@@ -53,11 +65,9 @@ class LipFigures:
 
 def lip_gaps(pictures: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], float]:
     """The gap between the inner lips in each RGB picture, in median mouth widths (NaN where no face), and that width in pixels."""
-    finder = FaceFinder()
-    previous, gaps, widths = None, [], []
+    finder, gaps, widths = FaceFinder(), [], []
     for picture in pictures:
-        face = finder.find(picture, previous)
-        previous = None if face is None else face.landmarks
+        face = finder.find(picture)
         if face is None:
             gaps.append(np.nan)
             continue
@@ -70,7 +80,7 @@ def lip_gaps(pictures: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float64]
 
 def expected_opening(visemes: Sequence[TimedViseme], times: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the visemes ask for at each time, 0..1, each sound's step rounded over 120 ms as lips do."""
-    grid = np.arange(-0.5, visemes[-1].end + 0.5, 0.005)
+    grid = np.arange(visemes[0].start - 0.5, visemes[-1].end + 0.5, 0.005)
     steps = np.zeros(len(grid))
     for viseme in visemes:
         steps[(grid >= viseme.start) & (grid < viseme.end)] = OPENNESS[viseme.viseme]
@@ -81,7 +91,7 @@ def expected_opening(visemes: Sequence[TimedViseme], times: NDArray[np.float64])
 def compare(gaps: NDArray[np.float64], width: float, visemes: Sequence[TimedViseme], start: float = 0.0) -> LipFigures:
     """Figures of a clip. gaps: per 40 ms frame, shown from start + i * 40 ms on the visemes' clock; each is taken at its middle."""
     times = start + (np.arange(len(gaps)) + 0.5) * FRAME_SECONDS
-    seen = np.isfinite(gaps) & (times > 0) & (times < visemes[-1].end)
+    seen = np.isfinite(gaps) & (times > visemes[0].start) & (times < visemes[-1].end)
     lags = np.arange(-LAG_WINDOW, LAG_WINDOW + 1e-9, 0.01)
     correlations = [float(np.corrcoef(gaps[seen], expected_opening(visemes, times[seen] - lag))[0, 1]) for lag in lags]
     best = int(np.argmax(correlations))
@@ -89,9 +99,7 @@ def compare(gaps: NDArray[np.float64], width: float, visemes: Sequence[TimedVise
     closures = [v for v in visemes if v.viseme is Viseme.PP]
     shown = [gaps[(times + FRAME_SECONDS / 2 > v.start) & (times - FRAME_SECONDS / 2 < v.end)] for v in closures]
     closed = sum(bool(len(part)) and float(np.nanmin(part)) < CLOSED * largest for part in shown)
-    return LipFigures(
-        len(gaps), width, float(lags[best]), correlations[best], correlations[len(lags) // 2], closed, len(closures), largest
-    )
+    return LipFigures(len(gaps), width, float(lags[best]), correlations[best], correlations[len(lags) // 2], closed, len(closures), largest)
 
 
 def decoded(film: Path) -> Iterator[NDArray[np.uint8]]:
@@ -100,4 +108,88 @@ def decoded(film: Path) -> Iterator[NDArray[np.uint8]]:
 
     with av.open(str(film)) as container:
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+async def film(avatar: Avatar, text: str, out: Path) -> FilmReport:
+    """The avatar says the text in hibari's voice, drawn by the warp engine."""
+    voice = HibariVoice()
+    try:
+        return await render_film(avatar, WarpEngine(), voice, text, out)
+    finally:
+        await voice.aclose()
+
+
+def figures_of(report: FilmReport) -> LipFigures:
+    """The figures of a film that render_film made."""
+    gaps, width = lip_gaps(decoded(report.path))
+    return compare(gaps, width, report.visemes)
+
+
+async def sound_against_visemes(text: str) -> tuple[float, float]:
+    """How well lips driven by the sound alone do what the visemes of the same sound ask for: correlation, and its lag in seconds."""
+    voice = HibariVoice()
+    try:
+        pieces = [piece async for piece in voice.speak(text)]
+    finally:
+        await voice.aclose()
+    known, heard = MouthListener(), MouthListener()
+    wanted = np.concatenate([*(known.hear(piece) for piece in pieces), known.finish()])[:, Part.OPENING]
+    made = np.concatenate([*(heard.hear(replace(piece, visemes=None)) for piece in pieces), heard.finish()])[:, Part.OPENING]
+    lags = range(-3, 4)
+    correlations = [float(np.corrcoef(wanted[3:-3], made[3 + lag : len(made) - 3 + lag])[0, 1]) for lag in lags]
+    best = int(np.argmax(correlations))
+    return correlations[best], lags[best] * FRAME_SECONDS
+
+
+def as_table(rows: Sequence[tuple[str, LipFigures]]) -> str:
+    """A Markdown table, small mouths last."""
+    lines = [
+        "| clip | mouth | lag | correlation | p/b/m closed | largest gap |",
+        "|---|---|---|---|---|---|",
+    ]
+    for small in (False, True):
+        for name, f in rows:
+            if (f.mouth < SMALL_MOUTH) == small:
+                lines.append(
+                    f"| {name} | {f.mouth:.0f} px{' (small)' if small else ''} | {f.lag * 1000:+.0f} ms | {f.correlation:.2f} "
+                    f"| {f.closed} of {f.closures} ({f.closed / max(f.closures, 1):.0%}) | {f.largest:.2f} widths |"
+                )
+    return "\n".join(lines)
+
+
+async def measure(clips: Sequence[Path], text: str, keep: Path) -> list[tuple[str, LipFigures]]:
+    """One row for the bundled portrait, whose lips are parted at rest, and one per clip. The films are left in `keep`."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        manager = AvatarManager(Settings(avatars_dir=Path(folder)))
+        manager.start()
+        manager.create_demo("portrait")
+        for number, clip in enumerate(clips):
+            manager.create_from_file(f"clip_{number}", clip)
+        names = {"portrait": "portrait (lips parted at rest)"} | {f"clip_{number}": clip.stem for number, clip in enumerate(clips)}
+        for avatar_id, name in names.items():
+            report = await film(load_avatar(manager.folder(avatar_id)), text, keep / f"{name.split()[0]}.mp4")
+            rows.append((name, figures_of(report)))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="*", type=Path, help="videos of a face; the bundled portrait is always measured")
+    parser.add_argument("--text", default=TEXT)
+    parser.add_argument("--keep", type=Path, help="leave the films in this folder")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        keep = options.keep or Path(folder)
+        keep.mkdir(parents=True, exist_ok=True)
+        rows = asyncio.run(measure(options.clips, options.text, keep))
+    print(f"Text: {options.text}\nLag: best within +-{LAG_WINDOW * 1000:.0f} ms, positive: lips late. "
+          f"Closed: gap below {CLOSED:.0%} of the clip's largest.\n")  # fmt: skip
+    print(as_table(rows))
+    correlation, lag = asyncio.run(sound_against_visemes(options.text))
+    print(f"\nLips driven by the sound alone against lips driven by visemes: correlation {correlation:.2f} at {lag * 1000:+.0f} ms.")
+
+
+if __name__ == "__main__":
+    main()

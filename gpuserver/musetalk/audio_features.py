@@ -80,7 +80,7 @@ class Loudness:
         below = np.array(self._below)
         index = np.round(times / HOP).astype(int)[:, None] + np.arange(-6, 7)
         level = below[np.clip(index, 0, len(below) - 1)].max(1)
-        return np.clip(1.1 + 0.02 * level, 0.7, 1.1).astype(np.float32)
+        return np.asarray(np.clip(1.1 + 0.02 * level, 0.7, 1.1), np.float32)
 
 
 class SoundFeatures:
@@ -129,7 +129,7 @@ class SoundFeatures:
         # Lips that are all but closed are closed.
         rows[:, Part.OPENING] = np.maximum(rows[:, Part.OPENING] - 0.02, 0) * 1.06
         self._given = end
-        return rows.astype(np.float32)
+        return np.asarray(rows, np.float32)
 
 
 def _ramp(low: float, high: float, value: float) -> float:

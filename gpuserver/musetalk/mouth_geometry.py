@@ -20,7 +20,7 @@ CHEEK = 0.45  # above the nose's base, at the sides of the face
 CLOSED_GAP, OPEN_GAP = 0.025, 0.07  # gaps below the first are the landmarks' own noise, above the second are real
 
 
-def smooth_step(low: float, high: float, value: NDArray[np.float32] | float) -> Floats:
+def smooth_step(low: float, high: float, value: NDArray[np.floating] | float) -> Floats:
     """0 below `low`, 1 above `high`, a cubic in between."""
     s = np.clip((np.asarray(value, np.float32) - low) / (high - low), 0, 1)
     return np.asarray(s * s * (3 - 2 * s), np.float32)
@@ -60,7 +60,8 @@ class MouthGeometry:
 
     def to_picture(self, points: Floats) -> Floats:
         """Mouth coordinates [..., 2] to pixels."""
-        return self.origin + np.float32(self.unit) * (points[..., :1] * self.across + points[..., 1:] * self.down)
+        offset = points[..., :1] * self.across + points[..., 1:] * self.down
+        return np.asarray(self.origin + self.unit * offset, np.float32)
 
     def places(self, box: Box) -> tuple[Floats, Floats]:
         """Mouth coordinates x and y, float32 [h, w], of the pixels of a box."""
@@ -99,26 +100,31 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
     x = np.linspace(left_side - 0.05, right_side + 0.05, COLUMNS, dtype=np.float32)
     y = np.linspace(nose - CHEEK - 0.05, chin + NECK + 0.35, ROWS, dtype=np.float32)
 
-    upper_outer, upper_inner, lower_inner, lower_outer = (
-        _curve(x, local[list(indices)]) for indices in (face.UPPER_OUTER_LIP, face.UPPER_INNER_LIP, face.LOWER_INNER_LIP, face.LOWER_OUTER_LIP)
-    )
-    middle_line = (upper_inner + lower_inner) / 2
-    gap = np.maximum(lower_inner - upper_inner, 0)
-    gap = gap * smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max()))
-    upper_inner, lower_inner = middle_line - gap / 2, middle_line + gap / 2
-    if gap.max() > 0:  # the dark corners of a smile lie beside its landmarks
-        lower_inner, upper_inner = middle_line + _widened(gap) / 2, middle_line - _widened(gap) / 2
-    height, picture_width = frame.picture.shape[0] * 2 // 3, frame.picture.shape[1]
-    rim = np.array([[x[0], y[0]], [x[-1], y[0]], [x[-1], y[-1]], [x[0], y[-1]]])
+    upper_outer, upper_inner, lower_inner, lower_outer, opening = _lips(x, local)
+    middle = float(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean())
+    rim = np.array([[x[0], y[0]], [x[-1], y[0]], [x[-1], y[-1]], [x[0], y[-1]]], np.float32)
     corners = origin + unit * (rim[:, :1] * across + rim[:, 1:] * down)
     return MouthGeometry(
-        unit=unit, origin=origin, across=across, down=down, box=_even_box(corners, picture_width, height), x=x, y=y,
-        middle=float(np.clip(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean(), left + 0.1, right - 0.1)), left=left, right=right,
+        unit=unit, origin=origin, across=across, down=down,
+        box=_even_box(corners, frame.picture.shape[1], frame.picture.shape[0] * 2 // 3),
+        x=x, y=y, middle=min(max(middle, left + 0.1), right - 0.1), left=left, right=right,
         left_side=left_side, right_side=right_side, nose=nose,
-        upper_outer=np.minimum(upper_outer, upper_inner), upper_inner=upper_inner,
-        lower_inner=lower_inner, lower_outer=np.maximum(lower_outer, lower_inner),
-        jaw=_curve(x, local[list(face.JAW)]), opening=float(gap.max()),
+        upper_outer=upper_outer, upper_inner=upper_inner, lower_inner=lower_inner, lower_outer=lower_outer,
+        jaw=_curve(x, local[list(face.JAW)]), opening=opening,
     )  # fmt: skip
+
+
+def _lips(x: Floats, local: Floats) -> tuple[Floats, Floats, Floats, Floats, float]:
+    """The four contours from the nose to the chin, and the largest gap. A gap that is only the landmarks' noise is none."""
+    upper_outer, upper_inner, lower_inner, lower_outer = (
+        _curve(x, local[list(indices)])
+        for indices in (face.UPPER_OUTER_LIP, face.UPPER_INNER_LIP, face.LOWER_INNER_LIP, face.LOWER_OUTER_LIP)
+    )
+    line = (upper_inner + lower_inner) / 2
+    gap = np.maximum(lower_inner - upper_inner, np.float32(0))
+    gap = _widened(np.asarray(gap * smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max())), np.float32))
+    upper_inner, lower_inner = line - gap / 2, line + gap / 2
+    return np.minimum(upper_outer, upper_inner), upper_inner, lower_inner, np.maximum(lower_outer, lower_inner), float(gap.max())
 
 
 def _curve(x: Floats, points: Floats) -> Floats:
@@ -126,13 +132,13 @@ def _curve(x: Floats, points: Floats) -> Floats:
     ascending = np.maximum.accumulate(points[:, 0] + np.arange(len(points), dtype=np.float32) * 1e-5)
     heights = np.interp(x, ascending, points[:, 1])
     padded = np.pad(heights, 2, mode="edge")
-    return np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, "valid").astype(np.float32)
+    return np.asarray(np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, "valid"), np.float32)
 
 
 def _widened(gap: Floats) -> Floats:
-    """The gap, reaching two columns further to each side."""
+    """The gap, reaching two columns further to each side: the dark corners of a smile lie beside its landmarks."""
     padded = np.pad(gap, 2, mode="edge")
-    return np.lib.stride_tricks.sliding_window_view(padded, 5).max(1).astype(np.float32)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 5).max(1), np.float32)
 
 
 def _even_box(corners: NDArray[np.floating], width: int, height: int) -> Box:

@@ -76,9 +76,7 @@ def paint_interior(frame: AvatarFrame, mouth: MouthGeometry, light: FaceLight, f
     if canvas is None:
         return None
     soft = max(1.3, 0.022 * mouth.unit)
-    alpha = (
-        np.clip(canvas.depth / soft + 0.5, 0, 1) * np.clip(canvas.height / soft + 0.5, 0, 1) * np.clip(canvas.gap / soft, 0, 1)
-    )
+    alpha = np.clip(canvas.depth / soft + 0.5, 0, 1) * np.clip(canvas.height / soft + 0.5, 0, 1) * np.clip(canvas.gap / soft, 0, 1)
     _cavity(canvas, light)
     _tongue(canvas, light, float(row[Part.TONGUE]))
     _teeth(canvas, light, float(row[Part.TEETH]))
@@ -87,8 +85,8 @@ def paint_interior(frame: AvatarFrame, mouth: MouthGeometry, light: FaceLight, f
         alpha = _lip_line(canvas, light, alpha, parted, soft)
     box, half = canvas.box, (canvas.box.width // 2, canvas.box.height // 2)
     crop = Box(box.left - mouth.box.left, box.top - mouth.box.top, box.right - mouth.box.left, box.bottom - mouth.box.top)
-    blue, red = (cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in (canvas.blue, canvas.red))
-    return Paint(crop, alpha.astype(np.float32), canvas.luma, blue, red)
+    blue, red = (np.asarray(cv2.resize(plane, half, interpolation=cv2.INTER_AREA), np.float32) for plane in (canvas.blue, canvas.red))
+    return Paint(crop, np.asarray(alpha, np.float32), canvas.luma, blue, red)
 
 
 def _canvas(mouth: MouthGeometry, fields: MouthFields) -> _Canvas | None:
@@ -118,7 +116,7 @@ def _canvas(mouth: MouthGeometry, fields: MouthFields) -> _Canvas | None:
 
 def sample(curve: Floats, column: Floats) -> Floats:
     """A curve over the grid's columns, at fractional columns."""
-    return np.interp(column.ravel(), np.arange(len(curve)), curve).reshape(column.shape).astype(np.float32)
+    return np.asarray(np.interp(column.ravel(), np.arange(len(curve)), curve).reshape(column.shape), np.float32)
 
 
 def _cavity(c: _Canvas, light: FaceLight) -> None:
@@ -159,12 +157,15 @@ def _own_teeth(c: _Canvas, frame: AvatarFrame, mouth: MouthGeometry, fields: Mou
     weight = mouth.parted * smooth_step(0.0, 0.10, v) * (1 - smooth_step(0.55, 0.85, v)) * smooth_step(0.02, 0.06, gap)
     map_x = np.arange(c.box.left, c.box.right, dtype=np.float32) - shift * (c.unit * mouth.down[0])
     map_y = np.arange(c.box.top, c.box.bottom, dtype=np.float32)[:, None] - shift * (c.unit * mouth.down[1])
-    y, u, v_plane = planes(frame)
-    for target, plane, scale in ((c.luma, y, 1.0), (c.blue, u, 0.5), (c.red, v_plane, 0.5)):
-        offset = np.float32((scale - 1) / 2)  # chroma samples lie in the middle of 2 x 2 luma samples
-        own = cv2.remap(plane, map_x * np.float32(scale) + offset / 2, map_y * np.float32(scale) + offset / 2,
-                        cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-        target += weight * (own - target)
+    chroma_x, chroma_y = map_x / 2 - 0.25, map_y / 2 - 0.25  # a chroma sample lies in the middle of 2 x 2 luma samples
+    luma, blue, red = planes(frame)
+    c.luma += weight * (_seen(luma, map_x, map_y) - c.luma)
+    c.blue += weight * (_seen(blue, chroma_x, chroma_y) - c.blue)
+    c.red += weight * (_seen(red, chroma_x, chroma_y) - c.red)
+
+
+def _seen(plane: Bytes2D, x: Floats, y: Floats) -> Bytes2D:
+    return np.asarray(cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _lip_line(c: _Canvas, light: FaceLight, alpha: Floats, parted: float, soft: float) -> Floats:
@@ -172,4 +173,4 @@ def _lip_line(c: _Canvas, light: FaceLight, alpha: Floats, parted: float, soft: 
     closed = 1 - np.clip(c.gap / (2 * soft), 0, 1)
     line = 0.7 * parted * closed * np.exp(-((c.depth / soft) ** 2)) * np.sqrt(np.clip(1 - c.place**2, 0, 1))
     c.lay(line / np.maximum(alpha + line, 1e-3), light.lips.scaled(0.42, 1.0))
-    return np.minimum(alpha + line, 1)
+    return np.asarray(np.minimum(alpha + line, 1), np.float32)
