@@ -22,11 +22,10 @@ from gpuserver.web.serving import serve
 from gpuserver.web.static_routes import add_static_routes
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The application. Nothing is started before it runs."""
+def create_app(settings: Settings, manager: AvatarManager) -> web.Application:
+    """The application. Nothing is started before it runs, the manager neither."""
     app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
-    manager = AvatarManager(settings)
     media = MediaClient(settings)
 
     async def run_manager(_app: web.Application) -> AsyncIterator[None]:
@@ -47,4 +46,4 @@ def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> N
     configure_logging(settings)
     host, port = settings.management_api_host, settings.management_api_port
     check_bind(settings, "MANAGEMENT_API", host)
-    asyncio.run(serve(create_app(settings), "MANAGEMENT_API", host, port, on_ready=on_ready))
+    asyncio.run(serve(create_app(settings, AvatarManager(settings)), "MANAGEMENT_API", host, port, on_ready=on_ready))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -18,6 +19,7 @@ from gpuserver.wire import SessionList
 REQUEST_SECONDS = 30.0
 HEALTH_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 2  # a restart takes about this long
+CLOSE_SECONDS = 1.0
 MESSAGE_LIMIT = 1024 * 1024  # bytes of one WebSocket message
 
 
@@ -85,8 +87,11 @@ class MediaClient:
             raise _refused(error.status, session_id) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _down() from error
-        async with socket:
+        try:
             yield socket
+        finally:
+            with suppress(TimeoutError):  # one that reads nothing takes no close frame either
+                await asyncio.wait_for(socket.close(), CLOSE_SECONDS)
 
     async def showing(self, avatar_id: str) -> list[str]:
         """Ids of the sessions that show the avatar; none while the media server is down, for its sessions died with it."""

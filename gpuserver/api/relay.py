@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -19,7 +20,7 @@ from gpuserver.web.auth import engine_token_of
 from gpuserver.wire import SessionLost
 
 HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,8 @@ class Relay:
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """One client's connection, from its upgrade to its end."""
         session_id = session_id_of(request)
-        client = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_LIMIT, timeout=CLOSE_SECONDS)
+        # autoclose would drop the connection before the media server has heard of the client's close.
+        client = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_LIMIT, timeout=CLOSE_SECONDS, autoclose=False)
         if not client.can_prepare(request).ok:
             raise web.HTTPUpgradeRequired(reason="This address speaks WebSocket only")
         async with self._media.websocket(session_id, engine_token_of(request)) as media:
@@ -60,14 +62,17 @@ class Relay:
             try:
                 ending = await _converse(client, media)
                 log.info("websocket_ended", session_id=session_id, by_media=ending.by_media, code=ending.code)
-                await _pass_on(ending, client, media)
+                with suppress(TimeoutError):  # a side that reads nothing takes no close frame either
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await _pass_on(ending, client, media)
             finally:
                 self._clients.discard(client)
         return client
 
     async def close(self, _app: web.Application) -> None:
         """Tell all clients that this server goes away; their sessions live on in the media server."""
-        await asyncio.gather(*(client.close(code=WSCloseCode.GOING_AWAY) for client in tuple(self._clients)))
+        closing = [asyncio.wait_for(client.close(code=WSCloseCode.GOING_AWAY), CLOSE_SECONDS) for client in self._clients]
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
 async def _converse(client: web.WebSocketResponse, media: aiohttp.ClientWebSocketResponse) -> Ending:
@@ -106,11 +111,10 @@ async def _pass_on(ending: Ending, client: web.WebSocketResponse, media: aiohttp
     """End the other side in the same way."""
     if not ending.by_media:
         await media.close(code=_sendable(ending.code))
+        await client.close(code=_sendable(ending.code))
     elif ending.code in {None, WSCloseCode.GOING_AWAY, WSCloseCode.ABNORMAL_CLOSURE}:
-        try:
+        with suppress(ConnectionError):
             await client.send_str(SessionLost(reason="The media server restarts. Create a new session.").model_dump_json())
-        except ConnectionError:
-            return
         await client.close(code=WSCloseCode.SERVICE_RESTART, message=b"media server restarts")
     else:
         await client.close(code=_sendable(ending.code), message=ending.reason.encode()[:123])

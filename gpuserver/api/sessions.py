@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 from aiohttp import web
-from yarl import URL
 
 from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import read_body, read_limited
-from gpuserver.web.origin import public_url
+from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, SessionCreated
 
@@ -70,11 +69,6 @@ class SessionRoutes:
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
         return web.Response(text=webrtc_config(self._settings).model_dump_json(exclude_none=False), content_type="application/json")
-
-
-def engine_url(base: URL, session_id: str) -> str:
-    """ws(s)://…/ws/{session_id} on the public address."""
-    return str(base.with_scheme("wss" if base.scheme == "https" else "ws") / "ws" / session_id)
 
 
 def session_id_of(request: web.Request) -> str:

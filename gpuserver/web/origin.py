@@ -22,6 +22,11 @@ def public_url(request: web.Request, settings: Settings) -> URL:
     return URL(settings.public_url.rstrip("/")) if settings.public_url else called_url(request, settings)
 
 
+def engine_url(base: URL, session_id: str) -> str:
+    """The address of a session's WebSocket, without its token: ws(s)://…/ws/{session_id} below `base`."""
+    return str(base.with_scheme("wss" if base.scheme == "https" else "ws") / "ws" / session_id)
+
+
 def called_url(request: web.Request, settings: Settings) -> URL:
     """The address that this client used, without a path. X-Forwarded-Proto and -Host count only from TRUSTED_PROXIES.
 

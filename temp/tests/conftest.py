@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from gpuserver.config import Settings
+
+if TYPE_CHECKING:
+    from api_pair import Pair
 
 MakeSettings = Callable[..., Settings]
 
@@ -33,3 +37,11 @@ def make_settings(tmp_path: Path) -> MakeSettings:
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings()
+
+
+@pytest.fixture
+async def pair(aiohttp_client: AiohttpClient, aiohttp_server: AiohttpServer, make_settings: MakeSettings) -> Pair:
+    """The management API in front of a fake media server."""
+    from api_pair import make_pair
+
+    return await make_pair(aiohttp_client, aiohttp_server, make_settings)
