@@ -13,6 +13,7 @@ from gpuserver.pipeline.resample import SoundFrames
 
 LETTERS_PER_SECOND = 15.0  # of unhurried English speech
 IDEOGRAPHS_PER_SECOND = 4.5  # of unhurried Chinese speech
+ROUNDING = 1e-6  # characters; the last frame's end is not exact in floating point
 
 SILENT_FRAME: Pcm = np.zeros(SAMPLES_PER_FRAME, np.int16)
 SILENT_FRAME.flags.writeable = False
@@ -66,7 +67,7 @@ class Utterance:
         frames = []
         for _ in range(count):
             self._given += 1
-            heard = int(len(self._text) * min(1.0, self._given * FRAME_SECONDS / seconds))
+            heard = min(len(self._text), int(len(self._text) * self._given * FRAME_SECONDS / seconds + ROUNDING))
             frames.append(SpokenFrame(self._sounds.popleft(), self._rows.popleft(), heard))
         return frames
 
