@@ -21,7 +21,9 @@ from gpuserver.media.ice import rtc_configuration
 from gpuserver.media.server import create_app
 
 if TYPE_CHECKING:
-    from conftest import MediaServer
+    from media_fixtures import MediaServer
+
+pytest_plugins = ("media_fixtures",)
 
 MakeMedia = Callable[..., "Awaitable[MediaServer]"]
 REPOSITORY = Path(__file__).parents[3]
@@ -73,7 +75,7 @@ async def process(demo_avatars: Path, tmp_path: Path) -> AsyncIterator[MediaProc
         sys.executable, "-m", "gpuserver", "media", cwd=tmp_path, env=environment, stderr=asyncio.subprocess.PIPE
     )
     assert started.stderr is not None
-    lines = []
+    lines: list[bytes] = []
     async with asyncio.timeout(60):
         while b'"ready"' not in (line := await started.stderr.readline()):
             assert line, b"".join(lines).decode()

@@ -13,7 +13,9 @@ import pytest
 from receiver import Receiver
 
 if TYPE_CHECKING:
-    from conftest import MediaServer
+    from media_fixtures import MediaServer
+
+pytest_plugins = ("media_fixtures",)
 
 MakeMedia = Callable[..., "Awaitable[MediaServer]"]
 

@@ -11,7 +11,9 @@ from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
 from receiver import Receiver
 
 if TYPE_CHECKING:
-    from conftest import MediaServer
+    from media_fixtures import MediaServer
+
+pytest_plugins = ("media_fixtures",)
 
 MakeMedia = Callable[..., "Awaitable[MediaServer]"]
 LONG = "This goes on and on and on. " * 10

@@ -1,10 +1,12 @@
-"""The media server with a fake voice and a fake language model, and a demo avatar that is made once."""
+"""Fixtures: the media server with a fake voice and a fake language model, and a demo avatar that is made once.
+
+A test module asks for them with `pytest_plugins = ("media_fixtures",)`.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,9 @@ class StartedFakeVoice(FakeVoice):
     """The fake voice hums: Opus filters a constant out."""
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
-        async with aclosing(super().speak(text, voice=voice, rate=rate)) as spoken:
-            async for speech in spoken:
-                hum = np.sin(np.arange(len(speech.pcm)) * 2 * np.pi * 200 / speech.sample_rate)
-                yield replace(speech, pcm=(hum * speech.pcm * 5).astype(np.int16))
+        async for speech in super().speak(text, voice=voice, rate=rate):
+            hum = np.sin(np.arange(len(speech.pcm)) * 2 * np.pi * 200 / speech.sample_rate)
+            yield replace(speech, pcm=(hum * speech.pcm * 5).astype(np.int16))
 
     def start(self) -> None:
         pass
