@@ -8,7 +8,7 @@ const NEAR_END_PX = 80;
 
 export class Conversation {
   #log = byId("log");
-  #lines = []; // {role, content, bubble, turn?, heard?, interrupted?}
+  #lines = []; // {role, content, bubble, turn?, heard?}
 
   constructor() {
     this.clear();
@@ -47,15 +47,14 @@ export class Conversation {
     const line = this.#answer(turn);
     line.heard = text;
     if (!line.content) this.#write(line, text);
-    if (line.interrupted) this.#cut(line);
   }
 
-  /** The answer was stopped; comes before or after it is known how much was heard. */
+  /** The answer was stopped; how much of it was heard is known by now, unless it was nothing. */
   interrupted(turn) {
     const line = this.#find(turn);
-    if (!line) return; // stopped before the first word
-    line.interrupted = true;
-    if (line.heard !== undefined) this.#cut(line);
+    if (!line) return; // stopped before the first word was written
+    line.heard ??= "";
+    this.#cut(line);
   }
 
   /** Turn numbers start anew with each session. */
