@@ -19,6 +19,7 @@ from gpuserver.musetalk.mouth_shape import Part
 CORNER_DROP = 0.3  # of the chin's drop
 UPPER_SHARE, LIFTED_SHARE = 0.14, 0.32  # of the opening made by the upper lip, relaxed and lifted
 UPPER_CLOSES = 0.12  # of a parted source's gap is closed by the upper lip
+LEAST_LENGTH = 0.02  # of a piece of skin, in mouth widths: contours run together at the corners
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
 SMILE_FADES = 0.22  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
 SMALL_MOUTH = (40.0, 90.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
@@ -72,10 +73,10 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     top = mouth.nose - CHEEK * smooth_step(0.5, 1.6, np.abs(place)) + 0.02
     upper = _column_map(mouth.y, [top, uo, upper_source], [top, upper_outer_target, upper_target])
     below_chin = jaw + NECK
-    lower = _column_map(
-        mouth.y,
-        [lower_source, lo, jaw, below_chin],
-        [lower_target, lower_outer_target, jaw + chin_drop * hold, below_chin],
+    lower = -_column_map(  # from below: the neck stands still, the lip gives way
+        -mouth.y,
+        [-below_chin, -jaw, -lo, -lower_source],
+        [-below_chin, -(jaw + chin_drop * hold), -lower_outer_target, -lower_target],
     )
     backward = np.empty((len(mouth.y), len(mouth.x), 4), np.float32)
     line = (upper_target + lower_target) / 2
@@ -94,12 +95,16 @@ def _visible(opening: float, unit: float) -> float:
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
-    """Displacement back to the source, [rows, columns], linear between knots; constant outside the first and last."""
-    ordered = [target[0]]
-    for k in range(1, len(target)):
-        least = np.maximum(LEAST_STRETCH * (source[k] - source[k - 1]), 0.002)
-        ordered.append(np.maximum(target[k], ordered[-1] + least))
-    shifts = [s - t for s, t in zip(source, ordered, strict=True)]
+    """Displacement back to the source, [rows, columns], linear between knots and constant outside the first and last.
+
+    The first knot of a column stays where it is; a knot that comes too near to the one before is kept off.
+    """
+    ordered_source, ordered = [source[0]], [source[0]]
+    for knot, wanted in zip(source[1:], target[1:], strict=True):
+        ordered_source.append(np.maximum(knot, ordered_source[-1] + LEAST_LENGTH))
+        least = LEAST_STRETCH * (ordered_source[-1] - ordered_source[-2])
+        ordered.append(np.maximum(wanted + (ordered_source[-1] - knot), ordered[-1] + least))
+    shifts = [s - t for s, t in zip(ordered_source, ordered, strict=True)]
     field = np.broadcast_to(shifts[0], (len(y), len(shifts[0]))).copy()
     for k in range(1, len(ordered)):
         ramp = np.clip((y[:, None] - ordered[k - 1]) / (ordered[k] - ordered[k - 1]), 0, 1)

@@ -120,11 +120,13 @@ def _lips(x: Floats, local: Floats) -> tuple[Floats, Floats, Floats, Floats, flo
         _curve(x, local[list(indices)])
         for indices in (face.UPPER_OUTER_LIP, face.UPPER_INNER_LIP, face.LOWER_INNER_LIP, face.LOWER_OUTER_LIP)
     )
-    line = (upper_inner + lower_inner) / 2
-    gap = np.maximum(lower_inner - upper_inner, np.float32(0))
-    gap = _widened(np.asarray(gap * smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max())), np.float32))
-    upper_inner, lower_inner = line - gap / 2, line + gap / 2
-    return np.minimum(upper_outer, upper_inner), upper_inner, lower_inner, np.maximum(lower_outer, lower_inner), float(gap.max())
+    line = np.asarray((upper_inner + lower_inner) / 2, np.float32)
+    gap: Floats = np.maximum(lower_inner - upper_inner, 0)
+    certain = smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max()))
+    gap = _widened(np.asarray(gap * certain, np.float32))
+    half = np.asarray(gap / 2, np.float32)
+    top, bottom = line - half, line + half
+    return np.minimum(upper_outer, top), top, bottom, np.maximum(lower_outer, bottom), float(gap.max())
 
 
 def _curve(x: Floats, points: Floats) -> Floats:

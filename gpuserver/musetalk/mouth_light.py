@@ -24,9 +24,7 @@ class Color:
     v: float
 
     def scaled(self, brightness: float, saturation: float) -> Color:
-        return Color(
-            BLACK + brightness * (self.y - BLACK), GREY + saturation * (self.u - GREY), GREY + saturation * (self.v - GREY)
-        )
+        return Color(BLACK + brightness * (self.y - BLACK), GREY + saturation * (self.u - GREY), GREY + saturation * (self.v - GREY))
 
 
 @dataclass(frozen=True, slots=True)
