@@ -14,11 +14,11 @@ from gpuserver.errors import VoiceFailed
 from gpuserver.pipeline.report import Report
 from gpuserver.pipeline.streams import Channel, closing
 from gpuserver.pipeline.studio import Studio
-from gpuserver.pipeline.utterance import SpokenFrame, Utterance
+from gpuserver.pipeline.utterance import SpokenFrame, Utterance, slices
 
 log = structlog.get_logger(__name__)
 
-SOUNDS_AHEAD = 4  # pieces: bridges the time a voice needs to begin its next sentence
+SOUNDS_AHEAD = 8  # pieces of at most 0.24 s: bridges the time a voice needs to begin its next sentence
 MOUTHS_AHEAD = 12  # frames with the renderer, about half a second
 
 
@@ -92,7 +92,8 @@ class Delivery:
                         continue
                     start = self._add_to_spoken(sentence) if start is None else start
                     self._note(speech)
-                    await self._pieces.put(_Piece(utterance, start, speech))
+                    for piece in slices(speech):
+                        await self._pieces.put(_Piece(utterance, start, piece))
         except VoiceFailed as error:
             failure = error
         if start is not None:

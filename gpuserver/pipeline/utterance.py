@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Floats, LipSyncEngine, Pcm, Speech
+from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Floats, LipSyncEngine, Pcm, Speech, TimedViseme
 from gpuserver.pipeline.resample import SoundFrames
 
 LETTERS_PER_SECOND = 15.0  # of unhurried English speech
 IDEOGRAPHS_PER_SECOND = 4.5  # of unhurried Chinese speech
 ROUNDING = 1e-6  # characters; the last frame's end is not exact in floating point
+
+SLICE_SECONDS = 0.24  # of sound heard at a time: a long piece must not hold up the event loop, nor its own first frame
 
 SILENT_FRAME: Pcm = np.zeros(SAMPLES_PER_FRAME, np.int16)
 SILENT_FRAME.flags.writeable = False
@@ -70,6 +73,21 @@ class Utterance:
             heard = min(len(self._text), int(len(self._text) * self._given * FRAME_SECONDS / seconds + ROUNDING))
             frames.append(SpokenFrame(self._sounds.popleft(), self._rows.popleft(), heard))
         return frames
+
+
+def slices(speech: Speech) -> Iterator[Speech]:
+    """The piece cut into pieces of at most 0.24 s; a viseme that is cut goes on in the next one."""
+    size = round(SLICE_SECONDS * speech.sample_rate)
+    for at in range(0, len(speech.pcm), size):
+        pcm = speech.pcm[at : at + size]
+        begin, end = at / speech.sample_rate, (at + len(pcm)) / speech.sample_rate
+        yield replace(speech, pcm=pcm, visemes=None if speech.visemes is None else _between(speech.visemes, begin, end))
+
+
+def _between(visemes: Sequence[TimedViseme], begin: float, end: float) -> tuple[TimedViseme, ...]:
+    """The part of the visemes from `begin` to `end`, in seconds from `begin`."""
+    parts = (replace(each, start=max(each.start, begin) - begin, end=min(each.end, end) - begin) for each in visemes)
+    return tuple(part for part in parts if part.end > part.start)
 
 
 def estimated_seconds(text: str) -> float:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from fakes import FakeEngine, FakeListener, loud
 
-from gpuserver.domain import Floats, Speech
-from gpuserver.pipeline.utterance import Utterance, cut_at_word, estimated_seconds
+from gpuserver.domain import Floats, Speech, TimedViseme, Viseme
+from gpuserver.pipeline.utterance import SLICE_SECONDS, Utterance, cut_at_word, estimated_seconds, slices
 
 RATE = 24_000
 FRAME = RATE // 25
@@ -74,3 +74,25 @@ def test_what_was_heard_ends_with_a_whole_word(heard: int, said: str) -> None:
 
 def test_chinese_is_cut_between_any_two_characters() -> None:
     assert cut_at_word("月亮绕着地球转。", 3) == "月亮绕"
+
+
+def test_a_long_piece_is_cut_without_losing_a_sample_or_a_viseme() -> None:
+    sound = np.arange(RATE, dtype=np.int16)
+    visemes = (TimedViseme(Viseme.PP, 0.0, 0.1), TimedViseme(Viseme.AA, 0.1, 0.9), TimedViseme(Viseme.SIL, 0.9, 1.0))
+    cut = list(slices(Speech(sound, RATE, "text", visemes)))
+    assert np.array_equal(np.concatenate([piece.pcm for piece in cut]), sound)
+    assert max(piece.seconds for piece in cut) <= SLICE_SECONDS
+    begin, joined = 0.0, []
+    for piece in cut:
+        assert piece.visemes is not None
+        assert piece.visemes[-1].end == pytest.approx(piece.seconds)
+        joined += [(each.viseme, begin + each.start, begin + each.end) for each in piece.visemes]
+        begin += piece.seconds
+    assert all(end == pytest.approx(start) for (_, _, end), (_, start, _) in zip(joined, joined[1:], strict=False))
+    assert {viseme: sum(end - start for each, start, end in joined if each is viseme) for viseme, _, _ in joined} == pytest.approx(
+        {Viseme.PP: 0.1, Viseme.AA: 0.8, Viseme.SIL: 0.1}
+    )
+
+
+def test_a_piece_without_visemes_stays_without() -> None:
+    assert all(piece.visemes is None for piece in slices(speech(1000, 20.0)))
