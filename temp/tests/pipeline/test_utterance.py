@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from fakes import FakeEngine, FakeListener, loud
@@ -88,7 +90,7 @@ def test_a_long_piece_is_cut_without_losing_a_sample_or_a_viseme() -> None:
         assert piece.visemes[-1].end == pytest.approx(piece.seconds)
         joined += [(each.viseme, begin + each.start, begin + each.end) for each in piece.visemes]
         begin += piece.seconds
-    assert all(end == pytest.approx(start) for (_, _, end), (_, start, _) in zip(joined, joined[1:], strict=False))
+    assert all(end == pytest.approx(start) for (_, _, end), (_, start, _) in itertools.pairwise(joined))
     assert {viseme: sum(end - start for each, start, end in joined if each is viseme) for viseme, _, _ in joined} == pytest.approx(
         {Viseme.PP: 0.1, Viseme.AA: 0.8, Viseme.SIL: 0.1}
     )
