@@ -122,6 +122,7 @@ class CreateSession(Tolerant):
     avatar_id: AvatarId | None = None
     kb_id: Reference | None = None
     voice: ShortText | None = None
+    rate: Annotated[float, Field(ge=0.5, le=2.0)] = 1.0  # of speech; 1.0 is normal
     model: ShortText | None = None
     system_prompt: Annotated[str, Field(max_length=32_000)] | None = None
     history: Annotated[list[HistoryItem], Field(max_length=50)] = []

@@ -56,7 +56,9 @@ class Delivery:
     A frame goes on as soon as its sound and its feature row exist. A full stage holds back the drawing, that the voice.
     """
 
-    def __init__(self, scene: Scene, studio: Studio, generation: Generation, report: Report, *, voice: str | None = None):
+    def __init__(
+        self, scene: Scene, studio: Studio, generation: Generation, report: Report, *, voice: str | None = None, rate: float = 1.0
+    ):
         self.spoken = ""  # the sentences that were given a voice
         self.render_failures = 0
         self._avatar = scene.avatar
@@ -65,6 +67,7 @@ class Delivery:
         self._generation = generation
         self._report = report
         self._voice = voice
+        self._rate = rate
         self._pieces: Channel[_Piece] = Channel(SOUNDS_AHEAD)
         self._drawings: Channel[_Drawing] = Channel(MOUTHS_AHEAD)
         self._performing = asyncio.Event()  # a frame is on the stage, or none will be
@@ -86,7 +89,7 @@ class Delivery:
         start: int | None = None
         failure: VoiceFailed | None = None
         try:
-            async with closing(self._studio.voice.speak(sentence, voice=self._voice)) as sound:
+            async with closing(self._studio.voice.speak(sentence, voice=self._voice, rate=self._rate)) as sound:
                 async for speech in sound:
                     if not len(speech.pcm):
                         continue

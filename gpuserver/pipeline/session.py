@@ -223,6 +223,7 @@ class Session:
             messages=[] if line.verbatim else self._conversation.messages(line.text),
             model=self._model,
             voice=self._request.voice,
+            rate=self._request.rate,
         )
 
     def _check_open(self) -> None:

@@ -148,6 +148,7 @@ class FakeVoice:
     def __init__(self, seconds_per_piece: float = 0.0, unspeakable: str = "\0", fallback: str | None = None):
         self.name = "fake"
         self.sentences: list[str] = []
+        self.rates: list[float] = []
         self.open = 0  # streams that have been begun and not been closed
         self._seconds = seconds_per_piece
         self._unspeakable = unspeakable
@@ -158,6 +159,7 @@ class FakeVoice:
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncIterator[Speech]:
         self.sentences.append(text)
+        self.rates.append(rate)
         self.open += 1
         try:
             if not self.can_speak(text):

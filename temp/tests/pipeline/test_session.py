@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 from fakes import FakeEngine, FakeLanguageModel, FakeRenderer, FakeVoice, fake_avatar
+from pydantic import ValidationError
 from virtual_time import in_virtual_time, now
 
 from gpuserver.domain import Message
@@ -126,6 +127,22 @@ async def test_the_requests_model_wins_over_the_tutors(wanted: str | None, used:
     await room.done(1)
     assert room.model.models == [used]
     await room.close()
+
+
+@in_virtual_time
+async def test_the_voice_speaks_as_fast_as_the_request_wants() -> None:
+    room = Classroom(request=CreateSession(tutor_id="1", student_id="2", rate=0.75))
+    room.connect()
+    await room.session.ask("Why?")
+    await room.done(1)
+    assert set(room.voice.rates) == {0.75}
+    await room.close()
+
+
+@pytest.mark.parametrize("rate", [0.49, 2.01, float("nan"), "fast", True])
+def test_a_rate_that_no_voice_can_speak_is_refused(rate: object) -> None:
+    with pytest.raises(ValidationError, match="rate"):
+        CreateSession.model_validate({"tutor_id": "1", "student_id": "2", "rate": rate})
 
 
 @in_virtual_time
