@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect
-
 from browser import IN_STEP, OBSERVE, SETTLE, STEP_MS
+from playwright.sync_api import Browser, Page, expect
 
 PREPARE_MS = 60_000  # an avatar from a clip of a few seconds, on a busy machine
 IN_CALL = "#stage[data-state=listening][data-picture=live]"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped] # the package has no types
 from numpy.typing import NDArray
 
 from gpuserver.domain import SAMPLE_RATE, Speech, TimedViseme

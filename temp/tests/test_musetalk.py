@@ -14,9 +14,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clips import Clip, write_clip
 
 from bench.lips import compare, decoded, lip_gaps
-from clips import Clip, write_clip
 from gpuserver.config import Settings
 from gpuserver.domain import FRAME_SECONDS, Avatar, TimedViseme
 from gpuserver.errors import AvatarExists, GpuserverError, NoUsableFace
@@ -125,7 +125,7 @@ def main(video: Path | None) -> int:
             info = manager.info(AVATAR_ID)
             print(f"list    {manager.ids()}: {info.frames} frames, {info.seconds:.1f} s, {info.width}x{info.height}")
             made = film(load_avatar(manager.folder(AVATAR_ID)), folder / "answer.mp4")
-            print(f"render  {made.path.name}: {made.frames} frames, {made.seconds:.1f} s, {made.path.stat().st_size // 1000} kB: {made.text}")
+            print(f"render  {made.path.name}: {made.frames} frames, {made.seconds:.1f} s: {made.text}")
             movement, lag, correlation = lips(made.path, made.visemes)
         except GpuserverError as error:
             print(f"FAILED  {error.detail} {error.advice}")

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
-
 from clips import Clip, write_clip
 from face_page import PREPARE_MS, FacePage
+from playwright.sync_api import Browser, expect
 from running_server import RunningServer, running_server
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}

@@ -8,9 +8,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Response, expect
-
 from face_page import IN_CALL, FacePage
+from playwright.sync_api import Browser, Response, expect
 from running_server import RunningServer, running_server
 
 RESTART_MS = 30_000
@@ -68,7 +67,6 @@ def test_a_restarted_media_server_continues_the_conversation_in_a_new_session(se
     visit.page.wait_for_selector(IN_CALL, timeout=RESTART_MS)
     history = json.loads(created.value.request.post_data or "{}")["history"]
     assert history[0] == {"role": "user", "content": "My name is Bob."}
-    assert [line["role"] for line in history] == ["user", "assistant"]
     assert visit.session_id != session_id
     expect(visit.page.locator(".note").last).to_have_text("Back again. The conversation goes on.")
     visit.write("Are you there?")
