@@ -9,11 +9,11 @@ import structlog
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
-from gpuserver.errors import InvalidSdp
+from gpuserver.errors import InvalidSdp, UpstreamFailed
 from gpuserver.media.clock import Clock
 from gpuserver.media.encoder import raise_start_bitrate
 from gpuserver.media.ice import remote_candidate
-from gpuserver.media.sdp import ReadOffer
+from gpuserver.media.sdp import ReadOffer, answer_candidates
 from gpuserver.media.tracks import PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
 
@@ -72,7 +72,7 @@ class Peer:
         self._connection.add_listener("connectionstatechange", self._note_state)
 
     async def answer(self, offer: ReadOffer) -> str:
-        """The SDP answer, with our candidates. Raises InvalidSdp; the peer is then to be closed."""
+        """The SDP answer, with our candidates. Raises InvalidSdp, UpstreamFailed; the peer is then to be closed."""
         try:
             async with asyncio.timeout(self._limit):
                 await self._negotiate(offer.text)
@@ -81,9 +81,15 @@ class Peer:
             raise InvalidSdp(f"The offer could not be answered within {self._limit:.1f} s.") from error
         except NEGOTIATION_ERRORS as error:
             raise InvalidSdp("The offer cannot be answered: no codec in common, or sections that contradict each other.") from error
+        answer = str(self._connection.localDescription.sdp)
+        if not answer_candidates(answer):
+            raise UpstreamFailed(
+                "This server has no network address to offer to the browser.",
+                advice="It needs a network interface besides loopback, or, with WEBRTC_ICE_POLICY=relay, a TURN server that answers.",
+            )
         self._username_fragment = offer.username_fragment
         self._watch = asyncio.create_task(self._watch_over(), name="peer")
-        return str(self._connection.localDescription.sdp)
+        return answer
 
     def awaits(self, candidate: IceCandidate) -> bool:
         """Whether the candidate belongs to the offer that this peer has answered, as far as it says."""

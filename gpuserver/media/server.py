@@ -108,7 +108,7 @@ def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> N
 
 
 async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> None:
-    asyncio.get_running_loop().set_exception_handler(_log_failure)
+    asyncio.get_running_loop().set_exception_handler(log_failure)
 
     def ready() -> None:
         log.info("ready", seconds_of_cpu=round(time.process_time(), 2))
@@ -118,7 +118,7 @@ async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> Non
     await serve(create_app(settings), "MEDIA", settings.media_host, settings.media_port, on_ready=ready)
 
 
-def _log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """What failed in a task or callback that nobody awaits, also inside aiortc: said once, the server goes on."""
     error = context.get("exception")
     log.error("unhandled", message=context.get("message"), exc_info=error if isinstance(error, BaseException) else None)

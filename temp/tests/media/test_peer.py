@@ -15,7 +15,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from receiver import Receiver
 
 from gpuserver.domain import Avatar, AvatarFrame, Box
-from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp
+from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, UpstreamFailed
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
@@ -271,6 +271,15 @@ async def test_a_negotiation_that_hangs_is_cut_off(peers: Peers, monkeypatch: py
     async with Receiver() as receiver:
         with pytest.raises(InvalidSdp, match="within"):
             await negotiation(peers, WatchedSession())(await receiver.offer())
+    assert len(peers) == 0
+
+
+async def test_a_machine_without_an_address_says_so(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Receiver() as receiver:
+        offer = await receiver.offer()
+        monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: [])
+        with pytest.raises(UpstreamFailed, match="no network address"):
+            await negotiation(peers, WatchedSession())(offer)
     assert len(peers) == 0
 
 

@@ -15,10 +15,11 @@ import aiohttp
 import pytest
 from conftest import MakeSettings
 from receiver import Receiver
+from structlog.testing import capture_logs
 
 from gpuserver.errors import CannotStart
 from gpuserver.media.ice import rtc_configuration
-from gpuserver.media.server import create_app
+from gpuserver.media.server import create_app, log_failure
 
 if TYPE_CHECKING:
     from media_fixtures import MediaServer
@@ -89,7 +90,10 @@ async def process(demo_avatars: Path, tmp_path: Path) -> AsyncIterator[MediaProc
     await drained
 
 
-async def test_a_student_hears_and_sees_the_avatar_speak_and_the_process_ends_in_order(process: MediaProcess) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_student_hears_and_sees_the_avatar_speak_and_the_process_ends_in_order(
+    process: MediaProcess, number: signal.Signals
+) -> None:
     created = await process.http.post(f"{process.url}/v1/sessions", json={"tutor_id": 1, "student_id": 2, "avatar_id": "demo"})
     session = await created.json()
     query = f"?token={session['engine_token']}"
@@ -111,16 +115,9 @@ async def test_a_student_hears_and_sees_the_avatar_speak_and_the_process_ends_in
         assert max(float((abs(luma.astype(int) - before)).max()) for luma in after) > 40, "the picture stands still"
 
         listening = asyncio.create_task(last_message(socket))
-        assert await process.stop(signal.SIGTERM) == 0
+        assert await process.stop(number) == 0
         assert '"session_lost"' in await listening
         assert socket.close_code == 1012
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_the_process_ends_cleanly_at_a_signal(process: MediaProcess, number: signal.Signals) -> None:
-    health = await (await process.http.get(f"{process.url}/health")).json()
-    assert (health["status"], health["active_sessions"]) == ("healthy", 0)
-    assert await process.stop(number) == 0
 
 
 async def test_health_says_what_the_server_depends_on(media: MediaServer) -> None:
@@ -160,6 +157,19 @@ async def test_what_is_not_there_is_a_problem(media: MediaServer) -> None:
 def test_an_address_that_is_none_stops_the_start(make_settings: MakeSettings, name: str, value: str) -> None:
     with pytest.raises(CannotStart, match=name.upper()):
         create_app(make_settings(tts="hibari", llm="echo", **{name: value}))
+
+
+async def test_what_fails_in_a_task_that_nobody_awaits_is_logged() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_failure)
+    with capture_logs() as logs:
+        loop.call_exception_handler({"message": "Task exception was never retrieved", "exception": KeyError("x")})
+        loop.call_exception_handler({"message": "no exception here"})
+    assert [(line["log_level"], line["message"]) for line in logs] == [
+        ("error", "Task exception was never retrieved"),
+        ("error", "no exception here"),
+    ]
+    assert isinstance(logs[0]["exc_info"], KeyError)
 
 
 def test_no_stun_server_is_asked_unless_one_is_named(make_settings: MakeSettings) -> None:
