@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from gpuserver import __version__
 from gpuserver.config import Settings, explain
-from gpuserver.errors import GpuserverError
+from gpuserver.errors import AvatarExists, GpuserverError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 avatars = typer.Typer(no_args_is_help=True, help="Create, list and delete avatars without a running server.")
@@ -58,6 +59,36 @@ def media(supervised: Supervised = False) -> None:
 
 
 @app.command()
+def render(
+    out: Annotated[Path, typer.Argument(metavar="OUT.mp4", dir_okay=False)],
+    text: Annotated[str, typer.Option(help="What is said.")],
+    avatar: Annotated[str, typer.Option(metavar="ID", help="Who says it.")] = "demo",
+    voice: Annotated[str | None, typer.Option(help="A voice by name; the settings' one if missing.")] = None,
+) -> None:
+    """Film an avatar that says a text, by the same pipeline as in a call."""
+    asyncio.run(_render(_settings(), avatar, text, voice, out))
+
+
+async def _render(settings: Settings, avatar_id: str, text: str, voice_name: str | None, out: Path) -> None:
+    from gpuserver.media.film import render_film
+    from gpuserver.musetalk.avatar_files import load_avatar
+    from gpuserver.musetalk.avatar_manager import AvatarManager
+    from gpuserver.musetalk.warp_engine import WarpEngine
+    from gpuserver.pipeline.voice import make_voice
+
+    avatar = AvatarManager(settings).read(avatar_id, load_avatar)
+    voice = make_voice(settings)
+    voice.start()
+    try:
+        film = await render_film(avatar, WarpEngine(), voice, text, out, voice_name=voice_name)
+    finally:
+        await voice.aclose()
+    for notice in film.notices:
+        print(notice, file=sys.stderr)
+    print(f"{film.path}: {film.seconds:.1f} s")
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     print(__version__)
@@ -78,11 +109,14 @@ def create(
         raise typer.BadParameter("give either a VIDEO or --demo")
     manager = AvatarManager(_settings())
     manager.start()
-    with _progress_bar() as progress:
-        if video is None:
-            created = manager.create_demo(avatar_id, replace=replace)
-        else:
-            created = manager.create_from_file(avatar_id, video, tutor_id=tutor_id, replace=replace, progress=progress)
+    try:
+        with _progress_bar() as progress:
+            if video is None:
+                created = manager.create_demo(avatar_id, replace=replace)
+            else:
+                created = manager.create_from_file(avatar_id, video, tutor_id=tutor_id, replace=replace, progress=progress)
+    except AvatarExists as error:
+        raise AvatarExists(error.detail, advice="Choose another ID, or add --replace.") from error
     print(f"{created.message}: {created.avatar_id} in {created.avatar_path}")
 
 
@@ -114,9 +148,10 @@ def _on_ready(supervised: bool) -> Callable[[], None] | None:
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[str, float], None]]:
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as bar:
+    with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda stage, done: bar.update(task, description=stage, completed=done)
 

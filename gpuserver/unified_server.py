@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,8 +50,9 @@ class BackOff:
 class Child:
     """One server process that is kept running."""
 
-    def __init__(self, name: str, environment: dict[str, str]):
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]):
         self.name = name
+        self._command = command
         self.ready = asyncio.Event()  # it has served at least once
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -91,9 +92,12 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            command = [sys.executable, "-m", "gpuserver", self.name, "--supervised"]
-            # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on once.
-            process = await asyncio.create_subprocess_exec(*command, stdin=theirs.fileno(), env=self._environment, start_new_session=True)
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=theirs.fileno(),
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which passes it on once
+            )
             theirs.close()
             self._process = process
             if self._stopping.is_set():
@@ -173,7 +177,8 @@ def main(settings: Settings, say: Callable[[str], None]) -> None:
 
 async def _supervise(settings: Settings, say: Callable[[str], None]) -> None:
     environment = _environment(settings)
-    supervisor = Supervisor([Child(name, environment) for name in ("media", "management")])
+    commands = {name: [sys.executable, "-m", "gpuserver", name, "--supervised"] for name in ("media", "management")}
+    supervisor = Supervisor([Child(name, command, environment) for name, command in commands.items()])
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop, number)
 

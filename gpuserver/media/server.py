@@ -102,7 +102,7 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
 def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
     """Serve until a signal. Raises CannotStart."""
     configure_logging(settings)
-    check_bind(settings, "MEDIA_HOST", settings.media_host)
+    check_bind(settings, "MEDIA", settings.media_host)
     cv2.setNumThreads(1)  # the cores belong to the sessions, not to one call
     asyncio.run(_serve(settings, on_ready))
 

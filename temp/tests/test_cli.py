@@ -1,0 +1,94 @@
+"""The command line: what it says, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpuserver import __version__, cli
+from gpuserver.musetalk import avatar_manager
+from gpuserver.wire import AvatarCreated
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpuserver", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_version_prints_the_version(tmp_path: Path) -> None:
+    result = _run(tmp_path, "version")
+    assert (result.returncode, result.stdout) == (0, f"{__version__}\n")
+
+
+def test_wrong_settings_are_plain_lines_and_exit_code_2(tmp_path: Path) -> None:
+    result = _run(tmp_path, "serve", MANAGEMENT_API_PORT="http", LLM="parrot")
+    assert result.returncode == 2
+    assert [line.split(":")[0] for line in result.stderr.splitlines()[1:]] == ["MANAGEMENT_API_PORT", "LLM"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("serve", "MANAGEMENT_API_HOST"), ("management", "MANAGEMENT_API_HOST"), ("serve", "MEDIA_HOST"), ("media", "MEDIA_HOST")],
+)
+def test_an_unprotected_address_is_two_plain_lines_and_exit_code_1(tmp_path: Path, command: str, name: str) -> None:
+    result = _run(tmp_path, command, **{name: "0.0.0.0"})
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{name}=0.0.0.0 would let every machine")
+    assert "ALLOW_INSECURE=1" in result.stderr.splitlines()[1]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_command_is_exit_code_2(tmp_path: Path) -> None:
+    assert _run(tmp_path, "fly").returncode == 2
+
+
+def test_avatars_are_created_listed_and_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.app(["avatars", "create", "--demo"], standalone_mode=False)
+    assert "demo" in capsys.readouterr().out
+    cli.app(["avatars", "list"], standalone_mode=False)
+    assert capsys.readouterr().out.startswith("demo\t")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["avatars", "create", "--demo"])
+    assert caught.value.code == 1
+    assert "--replace" in capsys.readouterr().err
+    cli.app(["avatars", "delete", "demo"], standalone_mode=False)
+    cli.app(["avatars", "list"], standalone_mode=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", __file__, "--demo"], ["a", "/nonexistent.mp4"]])
+def test_create_wants_a_video_or_demo(arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["avatars", "create", *arguments])
+    assert caught.value.code == 2
+
+
+def test_create_makes_an_avatar_from_the_named_video_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, Path, str | None]] = []
+
+    class Recording(avatar_manager.AvatarManager):
+        """A fake that notes what it is asked to make."""
+
+        def create_from_file(
+            self, avatar_id: str, video: Path, *, tutor_id: str | None = None, **_: object
+        ) -> AvatarCreated:
+            seen.append((avatar_id, video, tutor_id))
+            return AvatarCreated(avatar_id=avatar_id, avatar_path="p", message="made")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(avatar_manager, "AvatarManager", Recording)
+    video = tmp_path / "teacher.mp4"
+    video.write_bytes(b"video")
+    cli.app(["avatars", "create", "anna", str(video), "--tutor-id", "7"], standalone_mode=False)
+    assert seen == [("anna", video, "7")]

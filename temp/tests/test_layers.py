@@ -1,0 +1,116 @@
+"""The import direction of DESIGN, drawn in ARCHITECTURE.md: every import of the package is read, those inside functions too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "gpuserver"
+
+# What each part may import of the package, besides itself. A part is a folder or a module of gpuserver.
+BASE = {"config", "errors", "__init__"}
+NOUNS = {"domain", "wire", *BASE}
+ALLOWED = {
+    "__init__": set[str](),
+    "config": set[str](),
+    "errors": set[str](),
+    "domain": BASE,
+    "wire": BASE,
+    "musetalk": NOUNS,
+    "pipeline": {"musetalk", *NOUNS},
+    "web": {"pipeline", "musetalk", *NOUNS},
+    "media": {"web", "pipeline", "musetalk", *NOUNS},
+    "api": {"web", "pipeline", "musetalk", *NOUNS},
+    "management_api": {"api", "web", "pipeline", "musetalk", *NOUNS},
+    "startup_report": set[str](),
+    "unified_server": {"startup_report", "web", *NOUNS},
+    "cli": {"unified_server", "management_api", "media", "api", "web", "pipeline", "musetalk", *NOUNS},
+    "__main__": {"cli"},
+}
+
+# What a part may not import of other packages, at any place.
+FORBIDDEN = {
+    "musetalk": {"asyncio", "aiohttp", "aiortc"},
+    "pipeline": {"torch", "cv2", "aiortc", "aiohttp.web"},
+    "web": {"torch", "cv2", "av", "aiortc"},
+    "api": {"torch", "cv2", "av", "aiortc"},
+}
+NUMPY_AND_STDLIB_ONLY = ["domain.py", "musetalk/renderer.py", "musetalk/compositor.py"]
+HEAVY = {"torch", "cv2", "av", "aiortc", "onnxruntime", "ai_edge_litert", "openai", "ollama", "edge_tts", "hibari_tts", "soxr"}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imports_package(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    part = _part(path)
+    assert part in ALLOWED, f"{part} has no place among the layers"
+    parts = {[*name.split("."), "__init__"][1] for name in _imports(path) if _imports_package(name, "gpuserver")}
+    known = {used if used in ALLOWED else "__init__" for used in parts}
+    assert known - {part} <= ALLOWED[part]
+
+
+@pytest.mark.parametrize("path", [path for path in _modules() if _part(path) in FORBIDDEN], ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_part_imports_what_belongs_to_another(path: Path) -> None:
+    wrong = [name for name in _imports(path) for package in FORBIDDEN[_part(path)] if _imports_package(name, package)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", NUMPY_AND_STDLIB_ONLY)
+def test_the_hot_path_needs_numpy_and_the_standard_library_only(module: str) -> None:
+    roots = {name.split(".")[0] for name in _imports(PACKAGE / module)}
+    assert roots - sys.stdlib_module_names <= {"numpy", "gpuserver"}
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(' '.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["management_api", "cli", "unified_server", "musetalk.avatar_manager", "web.avatar_routes", "api.relay", "web.lifeline"]
+)
+def test_process_1_loads_nothing_heavy(module: str) -> None:
+    assert _loaded_by(f"import gpuserver.{module}") & HEAVY == set()
+
+
+def test_a_running_management_api_loads_nothing_heavy() -> None:
+    statement = (
+        "from gpuserver import management_api; from gpuserver.config import Settings; "
+        "from gpuserver.musetalk.avatar_manager import AvatarManager; "
+        "settings = Settings(_env_file=None, internal_secret='s'); management_api.create_app(settings, AvatarManager(settings))"
+    )
+    assert _loaded_by(statement) & HEAVY == set()
+
+
+def test_the_supervisor_does_not_even_load_aiohttp() -> None:
+    assert _loaded_by("import gpuserver.unified_server") & {"aiohttp", "numpy"} == set()
+
+
+def test_domain_needs_no_pydantic() -> None:
+    assert _loaded_by("import gpuserver.domain") & {"pydantic", "aiohttp"} == set()
