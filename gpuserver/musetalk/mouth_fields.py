@@ -21,9 +21,9 @@ UPPER_SHARE, LIFTED_SHARE = 0.14, 0.32  # of the opening made by the upper lip, 
 UPPER_CLOSES = 0.12  # of a parted source's gap is closed by the upper lip
 LEAST_LENGTH = 0.02  # of a piece of skin, in mouth widths: contours run together at the corners
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
-SMILE_FADES = 0.22  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
-SMALL_MOUTH = (40.0, 90.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
-EXAGGERATION = 0.05  # added to the opening
+SMILE_FADES = 0.26  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
+SMALL_MOUTH = (40.0, 100.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
+EXAGGERATION = 0.06  # added to the opening
 INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
@@ -44,7 +44,7 @@ class MouthFields:
 
 def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     """The fields that give the mouth of a picture the shape of a feature row."""
-    opening = _visible(max(float(row[Part.OPENING]), 0.0), mouth.unit)
+    opening = _visible(max(float(row[Part.OPENING]), 0.0), mouth)
     sideways = _sideways(mouth, float(row[Part.WIDTH]) - SMILE_FADES * mouth.parted * min(opening, 0.4))
     source_x = mouth.x - sideways
     uo, ui, li, lo, jaw = (
@@ -88,10 +88,13 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     return MouthFields(upper_target, lower_target, rest_line + corner, place, backward)
 
 
-def _visible(opening: float, unit: float) -> float:
-    """The opening to draw: a small mouth articulates more, or its small openings are lost between two pixels."""
-    small = 1 - float(smooth_step(*SMALL_MOUTH, unit))
-    return opening + EXAGGERATION * small * min(opening / 0.10, 1.0)
+def _visible(opening: float, mouth: MouthGeometry) -> float:
+    """The opening to draw: a small mouth articulates more, or its small openings are lost between two pixels.
+
+    Parted lips need none of it: their teeth are seen at once.
+    """
+    small = 1 - float(smooth_step(*SMALL_MOUTH, mouth.unit))
+    return opening + EXAGGERATION * small * (1 - mouth.parted) * min(opening / 0.10, 1.0)
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
@@ -134,7 +137,7 @@ def _place(mouth: MouthGeometry, x: Floats) -> Floats:
 def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
     """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
     reach = 0.94 - 0.36 * rounding
-    exponent = 1.0 - 0.20 * float(smooth_step(0.05, 0.40, opening)) - 0.30 * rounding
+    exponent = 1.0 - 0.28 * float(smooth_step(0.05, 0.40, opening)) - 0.30 * rounding
     return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
 
 

@@ -144,7 +144,7 @@ def _teeth(c: _Canvas, light: FaceLight, shown: float) -> None:
     gaps = np.zeros_like(c.x)
     for edge in TOOTH_EDGES:
         gaps += np.exp(-(((np.abs(c.x) - edge) / 0.011) ** 2))
-    shade = (0.68 + 0.32 * smooth_step(0, 0.06 * c.unit, c.depth)) * (1 - 0.40 * c.place**2) * (1 - 0.13 * size * gaps)
+    shade = (0.68 + 0.32 * smooth_step(0, 0.06 * c.unit, c.depth)) * (1 - 0.40 * c.place**2) * (1 - 0.09 * size * gaps)
     c.lay(weight, light.skin.scaled(0.96 + 0.20 * size, 0.6), shade)
 
 
