@@ -16,13 +16,13 @@ from gpuserver.musetalk.mouth_shape import PARTS, Part, no_rows
 
 HOP = 0.010  # seconds between two analyses
 WINDOW = 0.030  # seconds of sound in one analysis
-SMOOTHING = 0.06  # seconds to each side over which a frame's row is averaged
-LOOK_AHEAD = FRAME_SECONDS / 2 + SMOOTHING + WINDOW / 2  # beyond a frame's beginning: 95 ms
+SMOOTHING = 0.05  # seconds to each side over which a frame's row is averaged
+LOOK_AHEAD = FRAME_SECONDS / 2 + SMOOTHING + WINDOW / 2  # beyond a frame's beginning: 85 ms
 
 _QUIETEST_VOICE = -38.0  # dB below full scale: a voice is at least this loud where it is loudest
 _FORGETTING = 2.0  # dB per second: how fast a loud moment is forgotten
 _SILENCE = -70.0  # dB below full scale
-_BANDS = {"murmur": (90, 380), "first": (450, 1050), "back": (650, 1250), "front": (1700, 2900), "hiss": (3800, 7600), "voice": (90, 3400)}
+_BANDS = {"murmur": (90, 320), "first": (600, 1300), "back": (650, 1250), "front": (1700, 2900), "hiss": (3800, 7600), "voice": (90, 3400)}
 
 
 class Analyser:
@@ -138,13 +138,13 @@ def _ramp(low: float, high: float, value: float) -> float:
 
 def _shape(level: float, band: dict[str, float]) -> NDArray[np.float64]:
     """The mouth's shape of one moment. level: dB below the voice's loudest; band: dB of each band."""
-    loud = _ramp(-32.0, -4.0, level)
-    open_vowel = _ramp(-14.0, 3.0, band["first"] - band["murmur"])
+    loud = _ramp(-40.0, -5.0, level) ** 1.2
+    open_vowel = _ramp(-30.0, 5.0, band["first"] - band["murmur"])
     spread = _ramp(-22.0, 2.0, band["front"] - band["back"])
-    hiss = _ramp(-8.0, 6.0, band["hiss"] - band["voice"])
-    vowel = loud * (0.06 + 0.34 * open_vowel)
+    hiss = _ramp(-18.0, 16.0, band["hiss"] - band["voice"])
+    vowel = loud * (0.08 + 0.32 * open_vowel)
     row = np.zeros(PARTS)
-    row[Part.OPENING] = vowel + hiss * (0.08 * min(1.0, 2 * loud) - vowel)
+    row[Part.OPENING] = vowel + hiss * (0.09 * min(1.0, 2 * loud) - vowel)
     row[Part.JAW] = (1 - hiss) * loud * (0.03 + 0.22 * open_vowel)
     row[Part.WIDTH] = loud * (1 - hiss) * (0.16 * spread - 0.09)
     row[Part.ROUNDING] = loud * (1 - hiss) * _ramp(0.45, 0.1, spread) * (1 - 0.5 * open_vowel)
