@@ -4,7 +4,7 @@ import { Problem } from "./api.js";
 import { Call } from "./call.js";
 import { Conversation } from "./chat.js";
 import { byId } from "./dom.js";
-import { t } from "./i18n.js";
+import { has, t } from "./i18n.js";
 import { Stage } from "./stage.js";
 import { TraceTable } from "./trace.js";
 
@@ -40,7 +40,10 @@ export class CallView {
       this.#trace.show(trace);
       this.#showTurn(trace.turn, "listening");
     },
-    notice: ({ text }) => this.#conversation.note("notice", text),
+    notice: ({ turn, code, text }) => {
+      const key = `notice.${code}`;
+      this.#conversation.note("notice", has(key) ? t(key) : text, `${turn}.${code}`);
+    },
     error: ({ turn, error }) => {
       this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
       if (turn === null) this.#stage.show("listening");
@@ -55,6 +58,7 @@ export class CallView {
     byId("composer").addEventListener("change", () => this.draw());
     byId("text").addEventListener("keydown", (event) => this.#typed(event));
     document.addEventListener("keydown", ({ key }) => { if (key === "Escape") this.#interrupt(); });
+    byId("trace").addEventListener("toggle", () => this.#conversation.scrollToEnd());
     addEventListener("pagehide", () => this.#call?.hangUp());
   }
 

@@ -9,6 +9,7 @@ const NEAR_END_PX = 80;
 export class Conversation {
   #log = byId("log");
   #lines = []; // {role, content, bubble, turn?, heard?}
+  #noted = new Set(); // what need not be said again
 
   constructor() {
     this.clear();
@@ -16,6 +17,7 @@ export class Conversation {
 
   clear() {
     this.#lines = [];
+    this.#noted.clear();
     this.#log.replaceChildren(element("p", { className: "empty", data: { i18n: "call.empty" } }, t("call.empty")));
   }
 
@@ -57,13 +59,21 @@ export class Conversation {
     this.#cut(line);
   }
 
+  /** Shows the latest line. */
+  scrollToEnd() {
+    this.#log.scrollTop = this.#log.scrollHeight;
+  }
+
   /** Turn numbers start anew with each session. */
   startSession() {
     for (const line of this.#lines) line.turn = undefined;
+    this.#noted.clear();
   }
 
-  /** Something beside the conversation. kind: "notice" or "problem". */
-  note(kind, text) {
+  /** Something beside the conversation. kind: "notice" or "problem". once: names what need not be said twice. */
+  note(kind, text, once = null) {
+    if (this.#noted.has(once)) return;
+    if (once) this.#noted.add(once);
     this.#append(element("p", { className: "note", data: { kind } }, text));
   }
 
@@ -88,7 +98,7 @@ export class Conversation {
     const follow = this.#isAtEnd();
     line.content = content;
     line.bubble.textContent = content;
-    if (follow) this.#scrollToEnd();
+    if (follow) this.scrollToEnd();
   }
 
   /** What was never heard does not count as said: it is greyed out, and left out of the history. */
@@ -98,20 +108,16 @@ export class Conversation {
     line.bubble.replaceChildren(line.heard, element("s", {}, unheard), note);
     line.bubble.dataset.interrupted = "true";
     line.content = line.heard;
-    this.#scrollToEnd();
+    this.scrollToEnd();
   }
 
   #append(node) {
     this.#log.querySelector(".empty")?.remove();
     this.#log.append(node);
-    this.#scrollToEnd();
+    this.scrollToEnd();
   }
 
   #isAtEnd() {
     return this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR_END_PX;
-  }
-
-  #scrollToEnd() {
-    this.#log.scrollTop = this.#log.scrollHeight;
   }
 }
