@@ -5,14 +5,14 @@ hibari predicts how long every phoneme lasts on its way to the sound; adding tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpuserver.domain import Floats, Pcm, TimedViseme
+from gpuserver.domain import Floats
 from gpuserver.pipeline.phonemes import TimedPhoneme, has_sound, visemes
+from gpuserver.pipeline.speech_worker import SpokenPiece
 
 SAMPLE_RATE = 24_000
 STEP_SECONDS = 0.025  # durations come in steps of 600 samples
@@ -31,14 +31,6 @@ CLOSING_SECONDS = 0.1  # how long the lips show a last sound that is silent, lik
 DURATION_OUTPUT = b"\x3a\x12\x62\x10\x0a\x0e/Clip_output_0"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Utterance:
-    """pcm: int16 mono at SAMPLE_RATE. visemes cover it exactly."""
-
-    pcm: Pcm
-    visemes: tuple[TimedViseme, ...]
-
-
 class HibariModel:
     """Loads the voice inside the hibari-tts wheel; 1 s and 100 MB. Not thread-safe."""
 
@@ -55,7 +47,7 @@ class HibariModel:
         self._symbols: dict[int, str] = {number: symbol for symbol, number in self._hibari.vocab.items()}
         self.speak("Zlorp: a word outside the dictionary loads the rest.")
 
-    def speak(self, text: str, *, rate: float = 1.0, pause: float = 0.35) -> Utterance | None:
+    def speak(self, text: str, *, rate: float = 1.0, pause: float = 0.35) -> SpokenPiece | None:
         """Speak a sentence or a part of one, followed by `pause` seconds of silence. None if there is nothing to say in it."""
         parts = [self._utter(phonemes, rate) for phonemes in self._hibari.phonemize(text) if has_sound(phonemes)]
         if not parts:
@@ -63,7 +55,7 @@ class HibariModel:
         sounds, tracks = zip(*parts, strict=True)
         sound, phonemes = _end_with_pause(np.concatenate(sounds), [phoneme for track in tracks for phoneme in track], pause)
         pcm = np.clip(sound * (GAIN * 32767), -32768, 32767).astype(np.int16)
-        return Utterance(pcm, visemes(phonemes))
+        return SpokenPiece(pcm, SAMPLE_RATE, visemes(phonemes))
 
     def _utter(self, phonemes: str, rate: float) -> tuple[Floats, list[TimedPhoneme]]:
         """The sound (float32, SAMPLE_RATE) of one phoneme string and its phonemes, both of the same length."""

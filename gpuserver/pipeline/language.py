@@ -49,6 +49,11 @@ def is_latin(text: str) -> bool:
     return has_words(text) and all(_language(character) == "en" for character in text if character.isalpha())
 
 
+def has_ideographs(text: str) -> bool:
+    """Whether a letter of it is a Chinese character, in whatever language."""
+    return any(_language(character) == "zh" for character in text if character.isalpha())
+
+
 def language_of(text: str) -> str:
     """The language code of the script that weighs most: a key of NAMES; "" for a script that is not known here.
 

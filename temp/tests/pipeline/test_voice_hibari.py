@@ -13,6 +13,7 @@ import pytest_asyncio
 from gpuserver.domain import Speech, TimedViseme, Viseme
 from gpuserver.errors import VoiceFailed
 from gpuserver.pipeline import voice_hibari
+from gpuserver.pipeline.speech_worker import SENTENCE_PAUSE, SHORT
 from gpuserver.pipeline.voice_hibari import HibariVoice
 
 VOWELS = {Viseme.AA, Viseme.E, Viseme.IH, Viseme.OH, Viseme.OU}
@@ -64,7 +65,7 @@ async def test_a_sentence_ends_with_closed_lips_and_silence(voice: HibariVoice) 
     assert speech.visemes is not None
     last = speech.visemes[-1]
     assert last.viseme is Viseme.SIL
-    assert last.end - last.start == pytest.approx(voice_hibari.SENTENCE_PAUSE, abs=0.15)
+    assert last.end - last.start == pytest.approx(SENTENCE_PAUSE, abs=0.15)
     assert loudness(speech, last) < 0.002
 
 
@@ -92,7 +93,7 @@ async def test_visemes_are_in_time_with_the_sound(voice: HibariVoice) -> None:
 async def test_a_long_sentence_begins_with_a_short_piece_and_loses_nothing(voice: HibariVoice) -> None:
     pieces = await spoken(voice, LONG_SENTENCE)
     assert len(pieces) > 1
-    assert len(pieces[0].text) <= 2 * voice_hibari.SHORT
+    assert len(pieces[0].text) <= 2 * SHORT
     assert "".join(piece.text for piece in pieces) == LONG_SENTENCE
     assert {piece.voice for piece in pieces} == {"hibari"}
 
