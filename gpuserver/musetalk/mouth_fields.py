@@ -24,6 +24,7 @@ LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
 SMILE_FADES = 0.26  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
 SMALL_MOUTH = (40.0, 100.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
 EXAGGERATION = 0.06  # added to the opening
+SMILE_ROUNDS = 0.07  # and this much to rounded lips
 INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
@@ -45,7 +46,8 @@ class MouthFields:
 def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     """The fields that give the mouth of a picture the shape of a feature row."""
     opening = _visible(max(float(row[Part.OPENING]), 0.0), mouth)
-    sideways = _sideways(mouth, float(row[Part.WIDTH]) - SMILE_FADES * mouth.parted * min(opening, 0.4))
+    smile = SMILE_FADES * min(opening, 0.4) + SMILE_ROUNDS * float(row[Part.ROUNDING])
+    sideways = _sideways(mouth, float(row[Part.WIDTH]) - mouth.parted * smile)
     source_x = mouth.x - sideways
     uo, ui, li, lo, jaw = (
         np.interp(source_x, mouth.x, curve).astype(np.float32)

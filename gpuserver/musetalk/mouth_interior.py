@@ -16,6 +16,7 @@ from gpuserver.musetalk.mouth_shape import Part
 
 SMALL, LARGE = 30.0, 80.0  # mouth widths in pixels: below the first, teeth are only hinted at
 TOOTH_EDGES = (0.0, 0.165, 0.295, 0.395)  # in mouth widths from the middle: incisors of 8.5 and 6.5 mm in a mouth of 50 mm
+ROUNDED_HIDES = 0.65  # of the source's own teeth lie in the shadow of rounded lips
 OWN_TEETH_FOLLOW = 0.6  # the source's own teeth go this share of the way with the upper lip, so that it hides them evenly
 
 
@@ -82,7 +83,7 @@ def paint_interior(frame: AvatarFrame, mouth: MouthGeometry, light: FaceLight, f
     _tongue(canvas, light, float(row[Part.TONGUE]))
     _teeth(canvas, light, float(row[Part.TEETH]))
     if parted > 0:
-        _own_teeth(canvas, frame, mouth, fields)
+        _own_teeth(canvas, frame, mouth, fields, 1 - ROUNDED_HIDES * float(row[Part.ROUNDING]))
         alpha = _lip_line(canvas, light, alpha, parted, soft)
     box, half = canvas.box, (canvas.box.width // 2, canvas.box.height // 2)
     crop = Box(box.left - mouth.box.left, box.top - mouth.box.top, box.right - mouth.box.left, box.bottom - mouth.box.top)
@@ -154,13 +155,13 @@ def _teeth(c: _Canvas, light: FaceLight, shown: float) -> None:
     c.lay(weight, light.skin.scaled(0.96 + 0.20 * size, 0.6), shade)
 
 
-def _own_teeth(c: _Canvas, frame: AvatarFrame, mouth: MouthGeometry, fields: MouthFields) -> None:
+def _own_teeth(c: _Canvas, frame: AvatarFrame, mouth: MouthGeometry, fields: MouthFields, shown: float) -> None:
     """Where the source shows its own teeth, they are shown."""
     upper, lower = sample(mouth.upper_inner, c.column), sample(mouth.lower_inner, c.column)
     shift = OWN_TEETH_FOLLOW * (sample(fields.upper_inner, c.column) - upper)
     gap = np.maximum(lower - upper, 1e-3)
     v = (c.y - shift - upper) / gap
-    weight = mouth.parted * smooth_step(0.0, 0.10, v) * (1 - smooth_step(0.55, 0.85, v)) * smooth_step(0.02, 0.06, gap)
+    weight = shown * mouth.parted * smooth_step(0.0, 0.10, v) * (1 - smooth_step(0.55, 0.85, v)) * smooth_step(0.02, 0.06, gap)
     map_x = np.arange(c.box.left, c.box.right, dtype=np.float32) - shift * (c.unit * mouth.down[0])
     map_y = np.arange(c.box.top, c.box.bottom, dtype=np.float32)[:, None] - shift * (c.unit * mouth.down[1])
     chroma_x, chroma_y = map_x / 2 - 0.25, map_y / 2 - 0.25  # a chroma sample lies in the middle of 2 x 2 luma samples
