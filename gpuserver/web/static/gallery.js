@@ -76,13 +76,10 @@ export class Gallery {
       : element("small", {}, t("gallery.seconds", { seconds: Math.round(avatar.seconds) }));
     const remove = element("button", { type: "button", className: "remove", onclick: () => this.#remove(id) }, "×");
     remove.setAttribute("aria-label", t("gallery.delete_label", { name: id }));
-    return element(
-      "li",
-      { className: "card", data: { avatarId: id } },
-      face,
-      element("div", { className: "card-text" }, element("strong", { title: id }, id), about),
-      remove,
-    );
+    const text = element("div", { className: "card-text" }, element("strong", { title: id }, id), about);
+    const card = element("li", { className: "card", data: { avatarId: id } }, face, text, remove);
+    card.style.setProperty("--ratio", avatar.width / avatar.height);
+    return card;
   }
 
   async #remove(id) {

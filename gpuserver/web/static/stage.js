@@ -4,6 +4,8 @@ import { isSample, previewUrl } from "./api.js";
 import { byId } from "./dom.js";
 import { t } from "./i18n.js";
 
+const WIDE = 1.4; // a wider picture is never cut to fill the stage: its face may be at a side
+
 export class Stage {
   #stage = byId("stage");
   #face = byId("face");
@@ -20,6 +22,7 @@ export class Stage {
     byId("poster").src = previewUrl(avatar);
     byId("call-name").textContent = avatar.avatar_id;
     byId("call-sample").hidden = !isSample(avatar);
+    this.#stage.dataset.shape = avatar.width / avatar.height > WIDE ? "wide" : "upright";
     this.#face.srcObject = new MediaStream();
     this.#face.muted = false;
     this.#tap.hidden = true;
