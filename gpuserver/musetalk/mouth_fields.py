@@ -45,7 +45,7 @@ class MouthFields:
 
 def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     """The fields that give the mouth of a picture the shape of a feature row."""
-    opening = _visible(max(float(row[Part.OPENING]), 0.0), mouth)
+    opening = _visible(mouth.neutral * max(float(row[Part.OPENING]), 0.0), mouth)
     smile = SMILE_FADES * min(opening, 0.4) + SMILE_ROUNDS * float(row[Part.ROUNDING])
     sideways = _sideways(mouth, float(row[Part.WIDTH]) - mouth.parted * smile)
     source_x = mouth.x - sideways
@@ -55,7 +55,7 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
     )
     place = _place(mouth, source_x)
     gap = li - ui
-    chin_drop = float(row[Part.JAW]) - 0.3 * (1 - UPPER_CLOSES) * mouth.opening
+    chin_drop = mouth.neutral * float(row[Part.JAW]) - 0.3 * (1 - UPPER_CLOSES) * mouth.opening
 
     # Inner lips: first closed onto the rest line, then opened.
     hold = _side_window(mouth, mouth.x)

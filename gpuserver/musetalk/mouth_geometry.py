@@ -15,6 +15,7 @@ COLUMNS, ROWS = 72, 60  # of the grid on which displacements are computed
 LEFT_OVAL, RIGHT_OVAL = (132, 58, 172), (361, 288, 397)  # the face's sides at the height of the mouth
 
 LEAST_WIDTH = 0.55  # of the distance of the outer eye corners; a pursed mouth keeps this unit
+NEUTRAL_WIDTH = 0.66  # of the distance of the outer eye corners
 NECK = 0.55  # below the chin the jaw's motion fades over this length
 CHEEK = 0.45  # above the nose's base, at the sides of the face
 CLOSED_GAP, OPEN_GAP = 0.025, 0.07  # gaps below the first are the landmarks' own noise, above the second are real
@@ -51,6 +52,7 @@ class MouthGeometry:
     lower_inner: Floats
     lower_outer: Floats
     jaw: Floats  # the chin's contour
+    neutral: float  # the width this mouth has when it does not smile, estimated from the eyes, in present widths
     opening: float  # largest gap between the inner lips, 0 when it is only noise
 
     @property
@@ -111,6 +113,7 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
         left_side=left_side, right_side=right_side, nose=nose,
         upper_outer=upper_outer, upper_inner=upper_inner, lower_inner=lower_inner, lower_outer=lower_outer,
         jaw=_curve(x, local[list(face.JAW)]), opening=opening,
+        neutral=min(max(NEUTRAL_WIDTH * eyes / unit, 0.85), 1.2),
     )  # fmt: skip
 
 
