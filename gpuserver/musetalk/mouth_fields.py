@@ -96,7 +96,8 @@ def _visible(opening: float, mouth: MouthGeometry) -> float:
     Parted lips need none of it: their teeth are seen at once.
     """
     small = 1 - float(smooth_step(*SMALL_MOUTH, mouth.unit))
-    return opening + EXAGGERATION * small * (1 - mouth.parted) * min(opening / 0.10, 1.0)
+    lost = min(opening / 0.10, 1.0) * (1 - 0.7 * float(smooth_step(0.20, 0.40, opening)))
+    return opening + EXAGGERATION * small * (1 - mouth.parted) * lost
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
