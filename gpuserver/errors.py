@@ -14,6 +14,7 @@ GpuserverError
 ├── TooSlow (408)                a request body that trickles in
 ├── Conflict (409)
 │   ├── AvatarExists, AvatarInUse
+│   └── JobEnded                 what was to be cancelled has come to its end
 ├── TooLarge (413)               a limit on bytes
 ├── Unreadable (415)             not a video that can be decoded
 ├── UnsupportedMediaType (415)   a Content-Type or Content-Encoding that is not taken
@@ -22,6 +23,7 @@ GpuserverError
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
 ├── Full (429)                   every session slot is taken
 ├── TooManyWaiting (429)         a session's queue of questions is full
+├── TooManyJobs (429)            the queue of jobs is full
 ├── Cancelled (499)              the caller went away or cancelled the job
 ├── UpstreamFailed (502)
 │   ├── LanguageModelFailed
@@ -39,7 +41,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-Extra = Mapping[str, str | int | float | bool | list[str] | None]
+Extra = Mapping[str, object]  # what JSON can say
 
 
 class GpuserverError(Exception):
@@ -154,6 +156,11 @@ class AvatarInUse(Conflict):
     default_advice = "End the sessions first, or add ?force=true to end them now."
 
 
+class JobEnded(Conflict):
+    slug, title = "job-ended", "The job is done already"
+    default_advice = "Delete the avatar that it made: DELETE /v1/avatars/{avatar_id}."
+
+
 class TooLarge(GpuserverError):
     status, slug, title = 413, "too-large", "The request is too large"
     default_advice = "Send less: shorten or compress the video."
@@ -197,6 +204,11 @@ class Full(GpuserverError):
 class TooManyWaiting(GpuserverError):
     status, slug, title = 429, "too-many-waiting", "Too many questions wait for their answer"
     default_advice = 'Wait for an answer to end, or ask without "queue": true, which replaces what is being said.'
+
+
+class TooManyJobs(GpuserverError):
+    status, slug, title = 429, "too-many-jobs", "Too many avatars wait for their creation"
+    default_advice = "Wait until one of the jobs has ended; GET /v1/jobs/{job_id} shows how far it is."
 
 
 class Cancelled(GpuserverError):

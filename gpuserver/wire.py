@@ -106,6 +106,26 @@ class AvatarList(Strict):
     avatars: list[str] | list[AvatarInfo]
 
 
+class Job(Strict):
+    """202 of POST /v1/avatars with `Prefer: respond-async`, GET /v1/jobs/{id}, and every event of GET /v1/jobs/{id}/events.
+
+    stage: what is being done, one word. report: as soon as the video has been looked at, before the avatar is written.
+    """
+
+    job_id: str
+    avatar_id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"] = "queued"
+    progress: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stage: str = "queued"
+    report: QualityReport | None = None
+    result: AvatarCreated | None = None  # of a job that is done
+    error: dict[str, object] | None = None  # an RFC 9457 problem object, of a job that failed or was cancelled
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in {"done", "failed", "cancelled"}
+
+
 # ---------------------------------------------------------------- sessions
 
 
@@ -126,6 +146,15 @@ class CreateSession(Tolerant):
     model: ShortText | None = None
     system_prompt: Annotated[str, Field(max_length=32_000)] | None = None
     history: Annotated[list[HistoryItem], Field(max_length=50)] = []
+
+
+class VoiceInfo(Strict):
+    """A voice that CreateSession.voice may name. language: BCP 47; "mul" where it speaks several. available: it answers now."""
+
+    id: str
+    name: str
+    language: str
+    available: bool = True
 
 
 class IceServer(Strict):
