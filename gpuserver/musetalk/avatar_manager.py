@@ -27,7 +27,7 @@ from gpuserver.errors import (
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
 from gpuserver.musetalk.preparation import PreparationRequest
-from gpuserver.musetalk.preparation_job import Progress, run_preparation
+from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
 from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, CreateAvatar
 
 SAMPLE_FACE = Path(__file__).parent / "assets" / "portrait.png"
@@ -64,10 +64,12 @@ class AvatarManager:
         *,
         replace: bool = False,
         progress: Progress | None = None,
+        analysed: Analysed | None = None,
         cancel: threading.Event | None = None,
     ) -> AvatarCreated:
-        """Make an avatar from a video on this machine.
+        """Make an avatar from a video or picture on this machine.
 
+        progress and analysed are called in this thread: how far it is (0..1), and once the quality report, before much is written.
         Raises VideoUrlRefused, VideoPathForbidden, VideoNotFound, InvalidInput, and all that create_from_file() raises.
         Under development a missing video is replaced by the sample face, which the answer says.
         """
@@ -77,11 +79,11 @@ class AvatarManager:
         except FileNotFoundError:
             if not self._settings.is_development:
                 raise VideoNotFound(f"There is no video {request.video_path}.") from None
-            return self._make(SAMPLE_FACE.open("rb"), request, replace, progress, cancel, still=True, mock=True)
+            return self._make(SAMPLE_FACE.open("rb"), request, replace, Watch(progress, analysed, cancel), mock=True)
         if not self._is_allowed(_real_path(video, path)):
             video.close()
             raise VideoPathForbidden(f"{request.video_path} leads outside VIDEO_DIRS.")
-        return self._make(video, request, replace, progress, cancel)
+        return self._make(video, request, replace, Watch(progress, analysed, cancel))
 
     def create_from_file(
         self,
@@ -93,6 +95,7 @@ class AvatarManager:
         replace: bool = False,
         mock: bool = False,
         progress: Progress | None = None,
+        analysed: Analysed | None = None,
         cancel: threading.Event | None = None,
     ) -> AvatarCreated:
         """Make an avatar from a file that the server itself put there (an upload). mock: the file is a stand-in, which the answer says.
@@ -105,31 +108,46 @@ class AvatarManager:
             opened = _open_regular(Path(os.path.realpath(video)))
         except FileNotFoundError:
             raise VideoNotFound(f"There is no video {video.name}.") from None
-        return self._make(opened, request, replace, progress, cancel, still=video == SAMPLE_FACE, mock=mock)
+        return self._make(opened, request, replace, Watch(progress, analysed, cancel), mock=mock)
 
-    def create_demo(self, avatar_id: str = "demo", replace: bool = False) -> AvatarCreated:
-        """Make an avatar from the bundled sample face: a still loop. Raises AvatarExists, DiskFull."""
+    def create_demo(
+        self,
+        avatar_id: str = "demo",
+        replace: bool = False,
+        *,
+        progress: Progress | None = None,
+        analysed: Analysed | None = None,
+        cancel: threading.Event | None = None,
+    ) -> AvatarCreated:
+        """Make an avatar from the bundled sample face, which is given a gentle life. Raises AvatarExists, DiskFull, Cancelled."""
         _check_id(avatar_id)
         request = CreateAvatar(avatar_id=avatar_id, video_path=str(SAMPLE_FACE))
-        return self._make(SAMPLE_FACE.open("rb"), request, replace, None, None, still=True)
+        return self._make(SAMPLE_FACE.open("rb"), request, replace, Watch(progress, analysed, cancel))
+
+    def check(self, request: CreateAvatar, *, replace: bool = False) -> None:
+        """What can be refused at once. Raises VideoUrlRefused, VideoPathForbidden, InvalidInput, AvatarExists."""
+        self._allowed(request.video_path)
+        self.check_new(request.avatar_id, replace=replace)
+
+    def check_new(self, avatar_id: str, *, replace: bool = False) -> None:
+        """Raises AvatarExists."""
+        if not replace and self._shelf.exists(avatar_id):
+            raise AvatarExists(f"There is an avatar {avatar_id!r} already.")
 
     def _make(
         self,
         video: BinaryIO,
         request: CreateAvatar,
         replace: bool,
-        progress: Progress | None,
-        cancel: threading.Event | None,
+        watch: Watch,
         *,
-        still: bool = False,
         mock: bool = False,
     ) -> AvatarCreated:
         avatar_id = request.avatar_id
         with video, room_on_disk():
             if os.fstat(video.fileno()).st_size == 0:
                 raise Unreadable("The video file is empty.")
-            if not replace and self._shelf.exists(avatar_id):
-                raise AvatarExists(f"There is an avatar {avatar_id!r} already.")
+            self.check_new(avatar_id, replace=replace)
             with self._shelf.making(avatar_id) as folder:
                 job = PreparationRequest(
                     folder=folder,
@@ -137,9 +155,8 @@ class AvatarManager:
                     tutor_id=request.tutor_id,
                     apply_blur=request.apply_blur,
                     mock=mock,
-                    still=still,
                 )
-                run_preparation(job, video, progress=progress, cancel=cancel)
+                run_preparation(job, video, watch)
                 self._shelf.publish(avatar_id, folder, replace=replace)
         message = "Avatar created successfully"
         if mock:

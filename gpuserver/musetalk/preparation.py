@@ -46,7 +46,7 @@ _JPEG_QUALITY = 88
 
 
 class PreparationRequest(BaseModel):
-    """What the parent wants. folder: empty, to be filled. still: the input is one PNG picture."""
+    """What the parent wants. folder: empty, to be filled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +55,6 @@ class PreparationRequest(BaseModel):
     tutor_id: str | None = None
     apply_blur: bool = False
     mock: bool = False
-    still: bool = False
 
 
 def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress) -> AvatarInfo:
@@ -69,12 +68,14 @@ def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress) -> 
     from gpuserver.musetalk.faces import FaceFinder
     from gpuserver.musetalk.video import Video
 
+    still = file.read(8) == b"\x89PNG\r\n\x1a\n"
+    file.seek(0)
     cv2.setNumThreads(1)  # the pictures are small: threads cost more than they save
     track = FaceTrack(FaceFinder())
-    with Video(file, still=request.still) as video, AvatarWriter(request.folder) as writer:
+    with Video(file, still=still) as video, AvatarWriter(request.folder) as writer:
         _watch(video, track, writer, progress)
         findings = track.judge(writer.width, writer.height)
-        run = usable_run(findings, still=request.still)
+        run = usable_run(findings, still=still)
         progress("writing", 0.0)
         writer.keep(run.start, run.stop)
         faces = track.faces(run)

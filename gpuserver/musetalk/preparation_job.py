@@ -13,14 +13,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
 from gpuserver.musetalk.preparation import PreparationRequest
-from gpuserver.wire import AvatarInfo
+from gpuserver.wire import AvatarInfo, QualityReport
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[str, float], None]  # stage, and how far the whole work is: 0..1
+Analysed = Callable[[QualityReport], None]
 
 WALL_SECONDS = 600.0
 _WATCH_SECONDS = 0.25  # a child that says nothing is looked after this often: for cancel, and for the time limit
@@ -33,12 +35,20 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who follows a preparation: is told how far it is and what the video is like, and may cancel it."""
+
+    progress: Progress | None = None
+    analysed: Analysed | None = None
+    cancel: threading.Event | None = None
+
+
 def run_preparation(
     request: PreparationRequest,
     video: IO[bytes],
+    watch: Watch | None = None,
     *,
-    progress: Progress | None = None,
-    cancel: threading.Event | None = None,
     wall_seconds: float = WALL_SECONDS,
 ) -> AvatarInfo:
     """Fill request.folder from the open video and wait for the end.
@@ -46,6 +56,7 @@ def run_preparation(
     Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull, Cancelled, and GpuserverError where the child itself fails.
     The child is gone when this returns or raises.
     """
+    watch = watch or Watch()
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(  # noqa: S603 - our own module, no shell; the request is one argument
             [sys.executable, "-P", "-m", "gpuserver.musetalk.preparation", request.model_dump_json()],
@@ -57,11 +68,14 @@ def run_preparation(
         )
         try:
             outcome: dict[str, object] = {}
-            for line in _lines(child, cancel, time.monotonic() + wall_seconds):
+            for line in _lines(child, watch.cancel, time.monotonic() + wall_seconds):
                 match line:
                     case {"progress": [str(stage), float(part) | int(part)]}:
-                        if progress is not None:
-                            progress(stage, part)
+                        if watch.progress is not None:
+                            watch.progress(stage, part)
+                    case {"analysed": dict(figures)}:
+                        if watch.analysed is not None:
+                            watch.analysed(QualityReport.model_validate(figures))
                     case _:
                         outcome = line
             child.wait(timeout=_WATCH_SECONDS * 40)
@@ -98,7 +112,7 @@ def _result(outcome: dict[str, object], code: int, errors: IO[bytes]) -> AvatarI
         return AvatarInfo.model_validate(outcome["result"])
     problem = outcome.get("error")
     if isinstance(problem, dict) and problem.get("slug") in _ERRORS:
-        raise _ERRORS[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]))
+        raise _ERRORS[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]), extra=problem.get("extra"))
     errors.seek(0)
     _log.warning("preparation ended with code %s: %s", code, errors.read().decode(errors="replace")[-_ERROR_TAIL:])
     if code == -signal.SIGXCPU:

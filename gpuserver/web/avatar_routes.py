@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.preparation_job import Analysed, Progress
 from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
 from gpuserver.web.interim import while_client_waits
+from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
+from gpuserver.web.jobs import Jobs
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.uploads import Form, receive_form
 from gpuserver.wire import AvatarCreated, AvatarList, CreateAvatar, check_avatar_id
@@ -37,9 +41,23 @@ class AvatarUsers(Protocol):
 
 
 def add_avatar_routes(app: web.Application, manager: AvatarManager, users: AvatarUsers, *, max_upload_mb: int) -> None:
-    """Serve /v1/avatars… from `app`. The manager must be started before the first request."""
-    routes = AvatarRoutes(manager, users, max_upload_bytes=max_upload_mb * 1024**2)
-    app.cleanup_ctx.append(routes.run)
+    """Serve /v1/avatars… and /v1/jobs… from `app`. The manager must be started before the first request."""
+    executor = ThreadPoolExecutor(PREPARATIONS_AT_ONCE, thread_name_prefix="preparation")
+    jobs = Jobs(executor)
+
+    async def run(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        await jobs.aclose()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    async def end_jobs(_app: web.Application) -> None:
+        """While the sockets are still open: who follows a job learns of its end."""
+        await jobs.aclose()
+
+    app.cleanup_ctx.append(run)
+    app.on_shutdown.append(end_jobs)
+    add_job_routes(app, jobs)
+    routes = AvatarRoutes(manager, users, executor, jobs, max_upload_bytes=max_upload_mb * 1024**2)
     app.router.add_post("/v1/avatars", routes.create)
     app.router.add_post("/v1/avatars/upload", routes.upload)
     app.router.add_get("/v1/avatars", routes.list)
@@ -49,40 +67,54 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
 
 
 class AvatarRoutes:
-    def __init__(self, manager: AvatarManager, users: AvatarUsers, *, max_upload_bytes: int):
+    def __init__(self, manager: AvatarManager, users: AvatarUsers, executor: Executor, jobs: Jobs, *, max_upload_bytes: int):
         self._manager = manager
         self._users = users
+        self._executor = executor
+        self._jobs = jobs
         self._max_upload_bytes = max_upload_bytes
-        self._executor = ThreadPoolExecutor(PREPARATIONS_AT_ONCE, thread_name_prefix="preparation")
-
-    async def run(self, _app: web.Application) -> AsyncIterator[None]:
-        """The life of these routes, as a cleanup_ctx."""
-        yield
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def create(self, request: web.Request) -> web.Response:
-        """POST /v1/avatars: from a video on this machine."""
+        """POST /v1/avatars: from a video or picture on this machine."""
         replace = query_flag(request, "replace")
         body = await read_body(request, CreateAvatar)
 
-        def work(cancel: threading.Event) -> AvatarCreated:
-            return self._manager.create(body, replace=replace, cancel=cancel)
+        def make(cancel: threading.Event, progress: Progress | None = None, analysed: Analysed | None = None) -> AvatarCreated:
+            return self._manager.create(body, replace=replace, progress=progress, analysed=analysed, cancel=cancel)
 
-        return _created(await while_client_waits(request, self._executor, work))
+        if wants_job(request):
+            await asyncio.to_thread(self._manager.check, body, replace=replace)
+            return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed)))
+        return _created(await while_client_waits(request, self._executor, make))
 
     async def upload(self, request: web.Request) -> web.Response:
-        """POST /v1/avatars/upload: from a video in the request."""
+        """POST /v1/avatars/upload: from a video or picture in the request."""
         replace = query_flag(request, "replace")
+        if wants_job(request):
+            self._jobs.check_room()  # before the body is received
         folder, limit = self._manager.uploads_dir, self._max_upload_bytes
         async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit) as form:
             body, video = _parse_upload(request, form)
 
-            def work(cancel: threading.Event) -> AvatarCreated:
+            def make(cancel: threading.Event, progress: Progress | None = None, analysed: Analysed | None = None) -> AvatarCreated:
                 return self._manager.create_from_file(
-                    body.avatar_id, video, apply_blur=body.apply_blur, tutor_id=body.tutor_id, replace=replace, cancel=cancel
+                    body.avatar_id,
+                    video,
+                    apply_blur=body.apply_blur,
+                    tutor_id=body.tutor_id,
+                    replace=replace,
+                    progress=progress,
+                    analysed=analysed,
+                    cancel=cancel,
                 )
 
-            return _created(await while_client_waits(request, self._executor, work))
+            if not wants_job(request):
+                return _created(await while_client_waits(request, self._executor, make))
+            await asyncio.to_thread(self._manager.check_new, body.avatar_id, replace=replace)
+            self._jobs.check_room()  # from here on nothing may fail: the file is the job's
+            video = form.take()
+            remove = partial(video.unlink, missing_ok=True)
+            return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed), cleanup=remove))
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/avatars: the ids; with ?detail=true all that is known."""

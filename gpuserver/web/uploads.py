@@ -29,6 +29,12 @@ class Form:
     fields: dict[str, str] = field(default_factory=dict)
     file: Path | None = None
 
+    def take(self) -> Path:
+        """The file under another name: it stays when the form's block ends, and is the caller's to remove. Raises ValueError."""
+        if self.file is None:
+            raise ValueError("the form has no file")
+        return self.file.rename(self.file.with_name(f"taken-{self.file.name}"))
+
 
 @asynccontextmanager
 async def receive_form(request: web.Request, *, file_field: str, folder: Path, limit: int) -> AsyncIterator[Form]:

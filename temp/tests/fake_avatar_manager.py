@@ -9,8 +9,11 @@ from pathlib import Path
 from gpuserver.config import Settings
 from gpuserver.errors import AvatarExists, AvatarNotFound, Cancelled
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.preparation_job import Progress
+from gpuserver.musetalk.preparation_job import Analysed, Progress
 from gpuserver.wire import AvatarCreated, AvatarInfo, CreateAvatar, QualityReport
+
+
+QUALITY = QualityReport(source_frames=25, used_frames=25, frames_without_face=0, face_width=200, mouth_width=60, mouth_opening_at_rest=0.0)
 
 
 class FakeAvatarManager(AvatarManager):
@@ -23,23 +26,35 @@ class FakeAvatarManager(AvatarManager):
         self.cancelled = threading.Event()
 
     def add(self, avatar_id: str, tutor_id: str | None = None, apply_blur: bool = False) -> None:
-        quality = QualityReport(
-            source_frames=25, used_frames=25, frames_without_face=0, face_width=200, mouth_width=60, mouth_opening_at_rest=0.0
-        )
         self.avatars[avatar_id] = AvatarInfo(
             avatar_id=avatar_id, tutor_id=tutor_id, frames=25, width=64, height=64, seconds=1.0, created_at=datetime.now(UTC),
-            apply_blur=apply_blur, quality=quality,
+            apply_blur=apply_blur, quality=QUALITY,
         )  # fmt: skip
 
+    def check(self, request: CreateAvatar, *, replace: bool = False) -> None:
+        self.check_new(request.avatar_id, replace=replace)
+
+    def check_new(self, avatar_id: str, *, replace: bool = False) -> None:
+        if avatar_id in self.avatars and not replace:
+            raise AvatarExists(f"There is an avatar {avatar_id}.")
+
     def create(
-        self, request: CreateAvatar, *, replace: bool = False, progress: Progress | None = None, cancel: threading.Event | None = None
+        self,
+        request: CreateAvatar,
+        *,
+        replace: bool = False,
+        progress: Progress | None = None,
+        analysed: Analysed | None = None,
+        cancel: threading.Event | None = None,
     ) -> AvatarCreated:
         self.started.set()
+        if progress is not None and analysed is not None:
+            progress("faces", 0.5)
+            analysed(QUALITY)
         if cancel is not None and cancel.wait(self.seconds):
             self.cancelled.set()
             raise Cancelled("The client went away.")
-        if request.avatar_id in self.avatars and not replace:
-            raise AvatarExists(f"There is an avatar {request.avatar_id}.")
+        self.check_new(request.avatar_id, replace=replace)
         self.add(request.avatar_id, request.tutor_id, request.apply_blur)
         return AvatarCreated(
             avatar_id=request.avatar_id, avatar_path=f"/avatars/{request.avatar_id}", message="Avatar created successfully"
@@ -55,11 +70,12 @@ class FakeAvatarManager(AvatarManager):
         replace: bool = False,
         mock: bool = False,
         progress: Progress | None = None,
+        analysed: Analysed | None = None,
         cancel: threading.Event | None = None,
     ) -> AvatarCreated:
         self.uploaded.append(video.read_bytes())
         request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
-        return self.create(request, replace=replace, cancel=cancel)
+        return self.create(request, replace=replace, progress=progress, analysed=analysed, cancel=cancel)
 
     def ids(self) -> list[str]:
         return sorted(self.avatars)

@@ -1,0 +1,68 @@
+"""/v1/jobs: what became of `Prefer: respond-async`. Show a job, follow it as server-sent events, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse, sse_response
+
+from gpuserver.web.jobs import Job, Jobs
+
+HEARTBEAT_SECONDS = 10.0  # a comment line, so that neither proxies nor we hold on to a dead connection
+
+_ASYNC = re.compile(r"(^|[,;\s])respond-async($|[,;\s])", re.IGNORECASE)
+
+
+def add_job_routes(app: web.Application, jobs: Jobs) -> None:
+    """Serve /v1/jobs… from `app`."""
+    routes = JobRoutes(jobs)
+    app.router.add_get("/v1/jobs/{job_id}", routes.show)
+    app.router.add_get("/v1/jobs/{job_id}/events", routes.events)
+    app.router.add_delete("/v1/jobs/{job_id}", routes.cancel)
+
+
+def wants_job(request: web.Request) -> bool:
+    """Whether the client asks not to be kept waiting (RFC 7240, 4.1)."""
+    return any(_ASYNC.search(value) for value in request.headers.getall("Prefer", []))
+
+
+def accepted(job: Job) -> web.Response:
+    """202: where the job can be followed."""
+    headers = {"Location": f"/v1/jobs/{job.job_id}", "Preference-Applied": "respond-async"}
+    return web.Response(text=job.state.model_dump_json(), status=202, content_type="application/json", headers=headers)
+
+
+class JobRoutes:
+    def __init__(self, jobs: Jobs):
+        self._jobs = jobs
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /v1/jobs/{job_id}."""
+        state = self._jobs.get(request.match_info["job_id"]).state
+        return web.Response(text=state.model_dump_json(), content_type="application/json")
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/jobs/{job_id}/events: an event `job` with the whole job now and after every change; ends with the job."""
+        job = self._jobs.get(request.match_info["job_id"])
+        async with sse_response(request, ping_interval=HEARTBEAT_SECONDS) as stream:
+            telling = asyncio.create_task(_tell(job, stream))
+            gone = asyncio.create_task(stream.wait())
+            try:
+                await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (telling, gone):
+                    task.cancel()
+                await asyncio.gather(telling, gone, return_exceptions=True)
+        return stream
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """DELETE /v1/jobs/{job_id}: 204 when nothing of it is left; 409 if its avatar has been made."""
+        await self._jobs.cancel(request.match_info["job_id"])
+        return web.Response(status=204)
+
+
+async def _tell(job: Job, stream: EventSourceResponse) -> None:
+    async for state in job.states():
+        await stream.send(state.model_dump_json(), event="job")
