@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo "$$python" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: help run test check bench install install-tests chromium clean
 
@@ -38,15 +38,17 @@ install: $(VENV)/installed
 install-tests: $(VENV)/installed-tests
 
 $(BIN)/python:
-	@if [ -z "$(PYTHON)" ]; then \
+	@python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then \
 		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 			echo "Installing python3-venv from Debian."; \
-			apt-get -qq update && apt-get -qq install -y --no-install-recommends python3 python3-venv >/dev/null && exec $(MAKE) --no-print-directory $@; \
+			apt-get -qq update && apt-get -qq install -y --no-install-recommends python3 python3-venv >/dev/null && \
+			exec $(MAKE) --no-print-directory $@; \
 		fi; \
 		echo "Python 3.11 to 3.13 with venv is needed. On Debian or Ubuntu: sudo apt install python3 python3-venv" >&2; exit 1; \
-	fi
-	@echo "Making $(VENV) with $$($(PYTHON) --version)."
-	@$(PYTHON) -m venv $(VENV)
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version)."; \
+	"$$python" -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@echo "Installing the packages; this takes a minute the first time."

@@ -80,9 +80,7 @@ def test_create_makes_an_avatar_from_the_named_video_wherever_it_lies(tmp_path: 
     class Recording(avatar_manager.AvatarManager):
         """A fake that notes what it is asked to make."""
 
-        def create_from_file(
-            self, avatar_id: str, video: Path, *, tutor_id: str | None = None, **_: object
-        ) -> AvatarCreated:
+        def create_from_file(self, avatar_id: str, video: Path, *, tutor_id: str | None = None, **_: object) -> AvatarCreated:
             seen.append((avatar_id, video, tutor_id))
             return AvatarCreated(avatar_id=avatar_id, avatar_path="p", message="made")
 
