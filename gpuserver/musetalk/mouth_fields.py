@@ -18,7 +18,7 @@ from gpuserver.musetalk.mouth_shape import Part
 
 CORNER_DROP = 0.3  # of the chin's drop
 UPPER_SHARE, LIFTED_SHARE = 0.14, 0.32  # of the opening made by the upper lip, relaxed and lifted
-UPPER_CLOSES = 0.12  # of a parted source's gap is closed by the upper lip
+UPPER_CLOSES = 0.05  # of a parted source's gap is closed by the upper lip
 LEAST_LENGTH = 0.02  # of a piece of skin, in mouth widths: contours run together at the corners
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
 SMILE_FADES = 0.26  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening

@@ -113,7 +113,7 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
         left_side=left_side, right_side=right_side, nose=nose,
         upper_outer=upper_outer, upper_inner=upper_inner, lower_inner=lower_inner, lower_outer=lower_outer,
         jaw=_curve(x, local[list(face.JAW)]), opening=opening,
-        neutral=min(max(NEUTRAL_WIDTH * eyes / unit, 0.85), 1.2),
+        neutral=min(max(NEUTRAL_WIDTH * eyes / unit, 0.92), 1.2),
     )  # fmt: skip
 
 

@@ -178,6 +178,6 @@ def _seen(plane: Bytes2D, x: Floats, y: Floats) -> Bytes2D:
 def _lip_line(c: _Canvas, light: FaceLight, alpha: Floats, parted: float, soft: float) -> Floats:
     """Lips brought together have no line of their own: shade one. Gives the alpha with it."""
     closed = 1 - np.clip(c.gap / (2 * soft), 0, 1)
-    line = 0.7 * parted * closed * _bump(c.depth / soft) * np.sqrt(np.clip(1 - c.place**2, 0, 1))
-    c.lay(line / np.maximum(alpha + line, 1e-3), light.lips.scaled(0.42, 1.0))
+    line = 0.6 * parted * closed * _bump(c.depth / (0.8 * soft)) * np.sqrt(np.clip(1 - c.place**2, 0, 1))
+    c.lay(line / np.maximum(alpha + line, 1e-3), light.lips.scaled(0.48, 1.0))
     return np.asarray(np.minimum(alpha + line, 1), np.float32)
