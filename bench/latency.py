@@ -80,13 +80,14 @@ class TimedVoice:
         await self._voice.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Latencies:
-    """Milliseconds, one per repeat."""
+    """Milliseconds, one per repeat. idle_bytes_changed: in the pictures of the first two idle seconds after speech."""
 
-    sound_to_audible: list[float]
-    text_to_audible: list[float]
-    interrupt_to_silence: list[float]
+    sound_to_audible: list[float] = field(default_factory=list)
+    text_to_audible: list[float] = field(default_factory=list)
+    interrupt_to_silence: list[float] = field(default_factory=list)
+    idle_bytes_changed: int = 0
 
 
 async def _pull(track: MediaStreamTrack, ear: Ear | None) -> None:
@@ -98,7 +99,7 @@ async def _pull(track: MediaStreamTrack, ear: Ear | None) -> None:
 
 
 @asynccontextmanager
-async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> AsyncIterator[tuple[Session, TimedVoice, Ear]]:
+async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> AsyncIterator[tuple[Session, Playout, TimedVoice, Ear]]:
     """A session with a peer that takes pictures and sound from its tracks as they become due."""
     real_voice = make_voice(Settings(tts="hibari"))
     real_voice.start()
@@ -112,7 +113,7 @@ async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> Asy
     tracks = (PictureTrack(playout, LoopClock()), SoundTrack(playout, LoopClock()))
     pulls = [asyncio.create_task(_pull(track, ear)) for track in tracks]
     try:
-        yield session, voice, ear
+        yield session, playout, voice, ear
     finally:
         await session.aclose("the benchmark is over")
         for track in tracks:
@@ -124,8 +125,8 @@ async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> Asy
 
 async def measure(avatar: Avatar, language_model: LanguageModel, repeats: int) -> Latencies:
     """Say a sentence, interrupt it after about a second, again and again."""
-    found = Latencies([], [], [])
-    async with speaking_session(avatar, language_model) as (session, voice, ear):
+    found = Latencies()
+    async with speaking_session(avatar, language_model) as (session, playout, voice, ear):
         await session.say("One sentence to warm up.")
         await ear.quiet_for(1.0)
         for repeat in range(repeats):
@@ -142,4 +143,12 @@ async def measure(avatar: Avatar, language_model: LanguageModel, repeats: int) -
             last = await ear.quiet_for(0.4)
             # A packet that leaves carries 20 ms: it is audible until then.
             found.interrupt_to_silence.append(max(0.0, (last + 0.02 - interrupted) * 1000))
+        found.idle_bytes_changed = idle_bytes_changed(avatar, playout)
     return found
+
+
+def idle_bytes_changed(avatar: Avatar, playout: Playout) -> int:
+    """How many bytes of the next 50 pictures differ from the avatar's own."""
+    assert playout.last is not None
+    ticks = [playout.tick(playout.last.number + 1) for _ in range(50)]
+    return sum(int((tick.picture != avatar.frame_at(tick.position).picture).sum()) for tick in ticks)

@@ -14,7 +14,7 @@ from gpuserver.media.playout import Playout
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.auth import require_internal
 from gpuserver.web.body import read_body
-from gpuserver.web.origin import public_url
+from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
 
@@ -44,10 +44,9 @@ class SessionRoutes:
         """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
         require_internal(request, self._secret)
         session = await self._registry.create(await read_body(request, CreateSession))
-        base = public_url(request, self._settings)
         created = SessionCreated(
             session_id=session.session_id,
-            engine_url=str(base.with_scheme("wss" if base.scheme == "https" else "ws") / "ws" / session.session_id),
+            engine_url=engine_url(public_url(request, self._settings), session.session_id),
             engine_token=session.engine_token,
             avatar_id=session.avatar_id,
             webrtc=webrtc_config(self._settings),
