@@ -32,7 +32,6 @@ PLANNED = (
     "musetalk_conda_env",
     "ffmpeg_path",
     "avatar_max_disk_gb",
-    "tts_service_url",
     "lipsync_service_url",
     "api_keys",
     "cors_origins",
@@ -128,7 +127,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("public_url")
+    @field_validator("public_url", "tts_service_url")
     @classmethod
     def _is_web_address(cls, value: str | None) -> str | None:
         if value is not None and not WEB_ADDRESS.fullmatch(value):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpuserver.domain import Floats
+from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.phonemes import TimedPhoneme, has_sound, visemes
 from gpuserver.pipeline.speech_worker import SpokenPiece
 
@@ -32,13 +33,13 @@ DURATION_OUTPUT = b"\x3a\x12\x62\x10\x0a\x0e/Clip_output_0"
 
 
 class HibariModel:
-    """Loads the voice inside the hibari-tts wheel; 1 s and 100 MB. Not thread-safe."""
+    """Loads the voice inside the hibari-tts wheel; 1 s and 100 MB, the dictionaries included. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, g2p: EnglishG2p | None = None) -> None:
         import onnxruntime  # type: ignore[import-untyped]
         from hibari.tts import Hibari  # type: ignore[import-untyped]
 
-        self._hibari: Any = Hibari()
+        self._hibari: Any = Hibari(g2p=g2p or EnglishG2p())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

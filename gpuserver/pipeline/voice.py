@@ -2,208 +2,194 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
-
-import structlog
 
 from gpuserver.config import Settings
 from gpuserver.domain import Speech, Voice
 from gpuserver.errors import CannotStart, VoiceFailed, VoiceUnreachable
-from gpuserver.pipeline import voice_edge, voice_hibari
+from gpuserver.pipeline import voice_edge, voice_espeak, voice_hibari, voice_http
+from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.language import has_words, language_name
-from gpuserver.pipeline.reachability import Reachability
+from gpuserver.pipeline.pronunciation import Pronunciation
 from gpuserver.pipeline.voice_edge import EdgeVoice
+from gpuserver.pipeline.voice_espeak import EspeakVoice
 from gpuserver.pipeline.voice_hibari import HibariVoice
+from gpuserver.pipeline.voice_http import HttpVoice
+from gpuserver.pipeline.voice_watch import WatchedVoice
+from gpuserver.wire import VoiceInfo
 
-RETRY_SECONDS = 60.0  # how long a lost network voice is left alone while the local voice can speak
-RETRY_ALONE_SECONDS = 5.0  # and while nothing else can
-
-log = structlog.get_logger(__name__)
+NAMES = (voice_http.NAME, voice_edge.NAME, voice_hibari.NAME, voice_espeak.NAME)
 
 
-class ReportingVoice(Voice, Protocol):
-    """A Voice that is started with the process, so that nobody's first sentence waits, and says for /health how it is."""
+class StartedVoice(Voice, Protocol):
+    """A voice that is started with the process, so that nobody's first sentence waits."""
 
     def start(self) -> None: ...
 
     def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]: ...
+
+    def choices(self) -> list[VoiceInfo]:
+        """What a session may name as its voice."""
+        ...
+
+
+class ReportingVoice(StartedVoice, Protocol):
+    """It also says for /health how it is."""
 
     def status(self) -> dict[str, object]: ...
 
 
-class LocalVoice(Voice, Protocol):
-    """A voice on this machine, which is loaded."""
-
-    def start(self) -> None: ...
-
-    def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]: ...
-
-
-class NetworkVoice(Voice, Protocol):
-    """A voice that can be out of reach."""
-
-    def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]: ...
-
-    async def probe(self) -> None: ...
-
-
 def make_voice(settings: Settings) -> ReportingVoice:
     """The voice that TTS names. start() it inside the event loop, aclose() it when the process ends. Raises CannotStart."""
-    voice = None if settings.tts_voice == "auto" else settings.tts_voice
-    if voice not in {None, voice_edge.NAME, voice_hibari.NAME} and not voice_edge.VOICE_NAME.fullmatch(settings.tts_voice):
-        advice = "Use auto, hibari, or a name of an edge-tts voice like zh-CN-YunxiNeural."
+    wanted = None if settings.tts_voice == "auto" else settings.tts_voice
+    known = wanted is None or wanted in NAMES or voice_edge.VOICE_NAME.fullmatch(wanted) is not None
+    if not known and (settings.tts_service_url is None or settings.tts not in {"auto", "http"}):
+        advice = "Use auto, hibari, espeak, or a name of an edge-tts voice like zh-CN-YunxiNeural."
         raise CannotStart(f"TTS_VOICE={settings.tts_voice} is no voice.", advice=advice)
+    return VoiceRouter(_voices(settings), voice=wanted)
+
+
+def _voices(settings: Settings) -> list[StartedVoice]:
+    """The voices that may speak, the preferred one first."""
+    service = [WatchedVoice(HttpVoice(settings.tts_service_url))] if settings.tts_service_url else []
     match settings.tts:
         case "hibari":
-            return VoiceRouter(None, HibariVoice(), voice=voice)
+            return [HibariVoice()]
         case "edge-tts":
-            return VoiceRouter(EdgeVoice(), None, voice=voice)
+            return [WatchedVoice(EdgeVoice())]
+        case "espeak":
+            if not voice_espeak.is_installed():
+                raise CannotStart("TTS=espeak needs the package espeakng-loader.", advice=voice_espeak.INSTALL)
+            return [EspeakVoice()]
+        case "http":
+            if not service:
+                raise CannotStart("TTS=http needs TTS_SERVICE_URL.", advice="Set TTS_SERVICE_URL, for example http://localhost:8604.")
+            return [*service]
         case "auto":
-            return VoiceRouter(EdgeVoice(), HibariVoice(), voice=voice)
-        case "espeak" | "http":
-            raise CannotStart(f"TTS={settings.tts} is not available in this version.", advice="Set TTS to auto, edge-tts or hibari.")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Who may speak a sentence: the network voice first, the local one if that does not begin. fallback: why not the wanted one."""
-
-    network: NetworkVoice | None
-    local: LocalVoice | None
-    fallback: str | None = None
+            last = [EspeakVoice()] if voice_espeak.is_installed() else []
+            g2p = EnglishG2p()
+            return [*service, WatchedVoice(EdgeVoice(Pronunciation(g2p))), HibariVoice(g2p), *last]
 
 
 class VoiceRouter:
-    """Speaks with the network voice where it answers, else with the local one.
+    """Speaks with the first of its voices that can say the sentence and answers.
 
-    A sentence moves to the local voice only before its first sound: what was half said is not said again, it ends with VoiceFailed.
-    While the network voice is out of reach, sentences that the local voice can say do not wait for it; it is tried again in the
+    A sentence moves to the next voice only before its first sound: what was half said is not said again, it ends with VoiceFailed.
+    While a network voice is out of reach, sentences that another voice can say do not wait for it; it is tried again in the
     background. voice: what speaks unless a session names another; None chooses by the language.
     """
 
-    def __init__(
-        self,
-        network: NetworkVoice | None,
-        local: LocalVoice | None,
-        *,
-        voice: str | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ):
-        self._network = network
-        self._local = local
+    def __init__(self, voices: Sequence[StartedVoice], *, voice: str | None = None):
+        self._voices = voices
         self._voice = voice
-        self._reach = Reachability(monotonic)
-        self._probing: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
-        preferred = self._network or self._local
-        return preferred.name if preferred else "none"
+        return self._voices[0].name
 
     def start(self) -> None:
-        """Load the local voice and look for the network voice, both in the background."""
-        if self._local is not None:
-            self._local.start()
-        self._start_probe()
+        """Load the local voices and look for those on the network, all in the background."""
+        for voice in self._voices:
+            voice.start()
 
     def can_speak(self, text: str) -> bool:
-        return any(voice is not None and voice.can_speak(text) for voice in (self._network, self._local))
+        return any(voice.can_speak(text) for voice in self._voices)
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
         """Stream one sentence; text without words is silent.
 
-        voice: "hibari", "edge-tts", the name of an edge-tts voice, or None for the default. Raises VoiceFailed, after some pieces
-        where the connection was cut.
+        voice: one of NAMES, the name of an edge-tts voice or of one that the speech service knows, or None for the default.
+        Raises VoiceFailed, after some pieces where the connection was cut.
         """
         if not has_words(text):
             return
         wanted = voice or self._voice
-        choice = self._choose(text, wanted)
-        fallback, begun = choice.fallback, False
-        if choice.network is not None:
+        candidates, reasons = self._candidates(text, wanted)
+        for last, candidate in ((candidate is candidates[-1], candidate) for candidate in candidates):
+            begun = False
+            fallback = f"{' '.join(reasons)} {_instead(candidate)}" if reasons else None
             try:
-                async with aclosing(choice.network.speak(text, voice=_edge_name(wanted), rate=rate)) as pieces:
+                async with aclosing(candidate.speak(text, voice=self._name_for(candidate, wanted), rate=rate)) as pieces:
                     async for piece in pieces:
                         begun = True
-                        self._note_found()
                         yield replace(piece, fallback=fallback)
                 return
             except VoiceFailed as failure:
-                self._note_failure(failure)
-                if begun or choice.local is None:
+                if begun or last:
                     raise
-                fallback = f"{failure.detail} {choice.local.name} speaks instead."
-        if choice.local is not None:
-            async with aclosing(choice.local.speak(text, rate=rate)) as pieces:
-                async for piece in pieces:
-                    yield replace(piece, fallback=fallback)
+                reasons.append(failure.detail)
+
+    def choices(self) -> list[VoiceInfo]:
+        """What a session may name as its voice, the preferred ones first."""
+        return [choice for voice in self._voices for choice in voice.choices()]
 
     def status(self) -> dict[str, object]:
-        """For /health: the preferred voice, the state of the network voice, and the fallback in a plain sentence or None."""
-        status: dict[str, object] = {"voice": self._voice or self.name}
-        if self._network is not None:
-            status[self._network.name] = self._reach.state
-            stands_in = f"{self._local.name} speaks instead." if self._local else "Nothing is spoken."
-            status["fallback"] = f"{self._reach.reason} {stands_in}" if self._reach.lost else None
-        return status
+        """For /health: the preferred voice, the states of the network voices, and the fallback in a plain sentence or None."""
+        watched = {voice.name: voice.state for voice in self._voices if isinstance(voice, WatchedVoice)}
+        trouble = _trouble(self._voices[0])
+        there = [voice for voice in self._voices if _trouble(voice) is None]
+        fallback = f"{trouble} {_instead(there[0]) if there else 'Nothing is spoken.'}" if trouble else None
+        return {"voice": self._voice or self.name, **watched, "fallback": fallback}
 
     async def aclose(self) -> None:
-        """Stop looking for the network voice, then close both voices."""
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
-        for voice in (self._network, self._local):
-            if voice is not None:
-                await voice.aclose()
+        """Close the voices."""
+        for voice in self._voices:
+            await voice.aclose()
 
-    def _choose(self, text: str, wanted: str | None) -> Choice:
-        """Raises VoiceFailed where no voice can speak the text, VoiceUnreachable where the only one that can was just lost."""
-        local = self._local if self._local is not None and self._local.can_speak(text) else None
-        network = self._network if self._network is not None and self._network.can_speak(text) else None
-        if local is None and network is None:
+    def _candidates(self, text: str, wanted: str | None) -> tuple[list[StartedVoice], list[str]]:
+        """Who may speak the text, in order, and why those that come before them do not: plain sentences.
+
+        Raises VoiceFailed where no voice can speak the text, VoiceUnreachable where those that can were just lost.
+        """
+        ordered, reasons = self._ordered(wanted)
+        if ordered[0].name == wanted and not ordered[0].can_speak(text):
+            reasons.append(f"{wanted} cannot say this sentence.")
+        able = [voice for voice in ordered if voice.can_speak(text)]
+        if not able:
             raise VoiceFailed(f"No voice here speaks {language_name(text)}: {text[:80]}")
-        if local is None:
-            if self._reach.lost and self._reach.lost_for() < RETRY_ALONE_SECONDS:
-                raise VoiceUnreachable(f"No voice here speaks {language_name(text)} now. {self._reach.reason}")
-            return Choice(network, None, "hibari cannot say this sentence, edge-tts does." if wanted == voice_hibari.NAME else None)
-        if network is None:
-            foreign = wanted not in {None, local.name}
-            return Choice(None, local, f"The voice {wanted} is not available, {local.name} speaks instead." if foreign else None)
-        if wanted == local.name:
-            return Choice(None, local)
-        if self._reach.lost:
-            if self._reach.lost_for() >= RETRY_SECONDS:
-                self._start_probe()
-            return Choice(None, local, f"{self._reach.reason} {local.name} speaks instead.")
-        return Choice(network, local)
+        there = [voice for voice in able if _trouble(voice) is None]
+        lost = [voice for voice in able if isinstance(voice, WatchedVoice) and voice.trouble is not None]
+        if not there:
+            there = [voice for voice in lost if voice.may_be_tried]
+            if not there:
+                raise VoiceUnreachable(f"No voice here speaks {language_name(text)} now. {lost[0].trouble}")
+            return there, reasons
+        for voice in lost:
+            voice.look_again()
+            if able.index(voice) < able.index(there[0]) and voice.trouble:
+                reasons.append(voice.trouble)
+        return there, reasons
 
-    def _start_probe(self) -> None:
-        if self._network is not None and (self._probing is None or self._probing.done()):
-            self._probing = asyncio.create_task(self._probe(self._network), name="look for the network voice")
+    def _ordered(self, wanted: str | None) -> tuple[list[StartedVoice], list[str]]:
+        """All voices, the wanted one first; and why it is not there."""
+        if wanted is None:
+            return list(self._voices), []
+        names = [voice.name for voice in self._voices]
+        first = wanted if wanted in NAMES else voice_edge.NAME if voice_edge.VOICE_NAME.fullmatch(wanted) else voice_http.NAME
+        if first not in names and wanted not in NAMES and voice_http.NAME in names:
+            first = voice_http.NAME  # the service may know the name
+        if first not in names:
+            return list(self._voices), [f"The voice {wanted[:80]} is not available."]
+        return sorted(self._voices, key=lambda voice: voice.name != first), []
 
-    async def _probe(self, network: NetworkVoice) -> None:
-        try:
-            await network.probe()
-        except VoiceFailed as failure:
-            self._note_failure(failure)
-        else:
-            self._note_found()
-
-    def _note_found(self) -> None:
-        if self._reach.note_found():
-            log.info("voice reachable", voice=self.name)
-
-    def _note_failure(self, failure: VoiceFailed) -> None:
-        """A service that refuses one text or one voice's name is not lost for the others."""
-        if isinstance(failure, VoiceUnreachable) and self._reach.note_lost(failure.detail):
-            log.warning("voice unreachable", voice=self.name, reason=failure.detail, instead=self._local.name if self._local else None)
+    def _name_for(self, candidate: StartedVoice, wanted: str | None) -> str | None:
+        """The name to give to the candidate; None where it chooses by itself."""
+        if wanted is None or wanted in NAMES:
+            return None
+        is_edge_name = voice_edge.VOICE_NAME.fullmatch(wanted) is not None
+        if candidate.name == voice_edge.NAME:
+            return wanted if is_edge_name else None
+        elsewhere = is_edge_name and any(voice.name == voice_edge.NAME for voice in self._voices)
+        return wanted if candidate.name == voice_http.NAME and not elsewhere else None
 
 
-def _edge_name(wanted: str | None) -> str | None:
-    """The name to give to edge-tts; None where it chooses by the language."""
-    return None if wanted in {None, voice_edge.NAME, voice_hibari.NAME} else wanted
+def _trouble(voice: StartedVoice) -> str | None:
+    return voice.trouble if isinstance(voice, WatchedVoice) else None
+
+
+def _instead(voice: StartedVoice) -> str:
+    robotic = ", a robotic voice," if voice.name == voice_espeak.NAME else ""
+    return f"{voice.name}{robotic} speaks instead."

@@ -1,21 +1,25 @@
-"""Microsoft's neural voices through edge-tts: many languages, over the network, streamed as MP3."""
+"""Microsoft's neural voices through edge-tts: many languages, over the network, streamed as MP3, with visemes for some of them."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import unicodedata
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING
 
-from gpuserver.domain import Pcm, Speech
+import structlog
+
+from gpuserver.domain import Speech
 from gpuserver.errors import VoiceFailed, VoiceUnreachable
+from gpuserver.pipeline.announced_speech import SoundPiece
 from gpuserver.pipeline.clauses import bounded
+from gpuserver.pipeline.edge_sentence import EdgeSentence, Pronounce
+from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.language import has_words, language_name, language_of
-from gpuserver.pipeline.mp3 import Mp3Decoder
-
-if TYPE_CHECKING:
-    from edge_tts.typing import TTSChunk
+from gpuserver.pipeline.pronunciation import Pronunciation
+from gpuserver.pipeline.speech_worker import clamped
+from gpuserver.wire import VoiceInfo
 
 NAME = "edge-tts"
 VOICE_NAME = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,12}){1,2}-[A-Za-z]+Neural")  # the name goes into SSML unescaped
@@ -33,19 +37,49 @@ VOICES = {
     "th": "th-TH-PremwadeeNeural",
 }
 
-FIRST_SOUND_SECONDS = 2.5
-NEXT_SOUND_SECONDS = 5.0
+# What the page offers; the service has about 300 more, and any of them may be named.
+OFFERED = (
+    "zh-CN-XiaoxiaoNeural", "zh-CN-XiaoyiNeural", "zh-CN-YunxiNeural", "zh-CN-YunjianNeural", "zh-CN-YunyangNeural",
+    "zh-HK-HiuMaanNeural", "zh-TW-HsiaoChenNeural",
+    "en-US-JennyNeural", "en-US-AriaNeural", "en-US-GuyNeural", "en-US-EmmaMultilingualNeural", "en-US-AndrewMultilingualNeural",
+    "en-GB-SoniaNeural", "en-GB-RyanNeural",
+    "ja-JP-NanamiNeural", "ja-JP-KeitaNeural", "ko-KR-SunHiNeural", "ko-KR-InJoonNeural",
+    "fr-FR-DeniseNeural", "fr-FR-HenriNeural", "de-DE-KatjaNeural", "de-DE-ConradNeural", "es-ES-ElviraNeural", "es-ES-AlvaroNeural",
+    "it-IT-ElsaNeural", "pt-BR-FranciscaNeural", "ru-RU-SvetlanaNeural", "ar-EG-SalmaNeural", "he-IL-HilaNeural",
+    "el-GR-AthinaNeural", "hi-IN-SwaraNeural", "th-TH-PremwadeeNeural",
+)  # fmt: skip
+
 LONGEST = 600  # characters; one request takes 4096 bytes of XML, and edge-tts does not split Chinese
-TICKS_PER_SECOND = 10_000_000  # the unit of the service's boundaries
-MISSING_SECONDS = 0.25  # sound that may be missing at the end before the sentence counts as cut
+
+log = structlog.get_logger(__name__)
 
 
 class EdgeVoice:
-    """Speaks every script in VOICES. One connection per sentence; nothing is kept between sentences."""
+    """Speaks every script in VOICES. One connection per sentence; nothing is kept between sentences.
+
+    The service announces every word with its time; where all words can be pronounced here, Speech carries visemes. Until the
+    dictionaries are loaded, and for other languages, the lips follow the sound.
+    """
+
+    def __init__(self, pronunciation: Pronunciation | None = None):
+        self._pronunciation = pronunciation or Pronunciation(EnglishG2p())
+        self._loading: asyncio.Task[None] | None = None
+        self._pronounces = False
 
     @property
     def name(self) -> str:
         return NAME
+
+    def start(self) -> None:
+        """Load the dictionaries in the background."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name="load the pronunciation")
+
+    async def ready(self) -> None:
+        """Wait until the dictionaries are loaded, or cannot be."""
+        self.start()
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
 
     def can_speak(self, text: str) -> bool:
         return has_words(text) and language_of(text) in VOICES
@@ -58,11 +92,12 @@ class EdgeVoice:
         if not has_words(text):
             return
         name = _voice_for(text, voice)
+        pronounce = self._pronounce_for(text, name.partition("-")[0])
         for part in bounded(text, LONGEST):
             said = part
-            async with aclosing(_sound(part, name, rate)) as pieces:
-                async for pcm, sample_rate in pieces:
-                    yield Speech(pcm, sample_rate, said, voice=name)
+            async with aclosing(_sound(part, name, rate, pronounce)) as pieces:
+                async for piece in pieces:
+                    yield Speech(piece.pcm, piece.sample_rate, said, piece.visemes, voice=name)
                     said = ""
 
     async def probe(self) -> None:
@@ -71,8 +106,28 @@ class EdgeVoice:
             async for _ in pieces:
                 return
 
+    def choices(self) -> list[VoiceInfo]:
+        offered = [(name, *name.rsplit("-", 1)) for name in OFFERED]
+        return [VoiceInfo(id=name, name=who.removesuffix("Neural"), language=language) for name, language, who in offered]
+
     async def aclose(self) -> None:
-        """Nothing is held between sentences."""
+        """Wait until the thread that loads the dictionaries has ended; nothing else is held between sentences."""
+        if self._loading is not None:
+            await self._loading
+
+    def _pronounce_for(self, text: str, language: str) -> Pronounce | None:
+        """How a text in this language is pronounced; None where that is not known for all of it."""
+        if not self._pronounces or not self._pronunciation.knows(text, language):
+            return None
+        return lambda word, seconds: self._pronunciation.word(word, language, seconds)
+
+    async def _load(self) -> None:
+        try:
+            await asyncio.to_thread(self._pronunciation.load)
+        except Exception:  # the voice speaks without them
+            log.warning("no dictionaries for the lips, they follow the sound", exc_info=True)
+        else:
+            self._pronounces = True
 
 
 def _voice_for(text: str, wanted: str | None) -> str:
@@ -88,36 +143,17 @@ def _voice_for(text: str, wanted: str | None) -> str:
     return wanted if knows else VOICES[language]
 
 
-async def _sound(text: str, voice: str, rate: float) -> AsyncGenerator[tuple[Pcm, int], None]:
-    """int16 mono and its rate in Hz, as it arrives."""
-    import edge_tts
-
-    decoder = Mp3Decoder()
-    samples, promised = 0, 0.0  # sound received, and the end of the last sentence that the service announced, in seconds
-    percent = f"{round((min(max(rate, 0.5), 2.0) - 1) * 100):+d}%"
+async def _sound(text: str, voice: str, rate: float, pronounce: Pronounce | None) -> AsyncGenerator[SoundPiece, None]:
+    """One request's sound, as it arrives. Raises VoiceFailed."""
     with _errors_translated():
-        stream = edge_tts.Communicate(text, voice, rate=percent, connect_timeout=2).stream()
-        async with aclosing(stream) as chunks:
-            while (chunk := await _next(chunks, first=samples == 0)) is not None:
-                if chunk["type"] != "audio":
-                    promised = (chunk["offset"] + chunk["duration"]) / TICKS_PER_SECOND
-                    continue
-                pcm = decoder.decode(chunk["data"])
-                if len(pcm):
-                    samples += len(pcm)
-                    yield pcm, decoder.sample_rate
-        pcm = decoder.finish()
-    samples += len(pcm)
-    if len(pcm):
-        yield pcm, decoder.sample_rate
-    if samples == 0 or samples / decoder.sample_rate < promised - MISSING_SECONDS:
-        raise VoiceUnreachable("edge-tts ended the sentence in the middle.")
+        async with aclosing(EdgeSentence(_xml_text(text), voice, clamped(rate), pronounce).sound()) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
-async def _next(chunks: AsyncGenerator[TTSChunk, None], *, first: bool) -> TTSChunk | None:
-    """The next chunk; None at the end. The client's own read time-out does not work on its websocket."""
-    async with asyncio.timeout(FIRST_SOUND_SECONDS if first else NEXT_SOUND_SECONDS):
-        return await anext(chunks, None)
+def _xml_text(text: str) -> str:
+    """The text without characters that XML cannot hold, https://www.w3.org/TR/xml/#charsets; the client escapes the rest."""
+    return "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter) not in {"Cc", "Cs", "Cn"})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from gpuserver.errors import VoiceFailed
 from gpuserver.pipeline.espeak_model import EspeakModel
 from gpuserver.pipeline.language import has_ideographs, has_words, language_name, language_of
 from gpuserver.pipeline.speech_worker import SpeechWorker, SpokenPiece, clamped
+from gpuserver.wire import VoiceInfo
 
 NAME = "espeak"
 INSTALL = "Install it with: pip install 'gpuserver[espeak]'"
@@ -66,6 +67,9 @@ class EspeakVoice:
         async with aclosing(self._worker.speak(text, work)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=NAME, name="eSpeak NG, robotic", language="mul")]
 
     async def aclose(self) -> None:
         """Finish the piece being spoken, drop what waits, stop the worker."""

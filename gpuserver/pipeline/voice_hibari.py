@@ -7,9 +7,11 @@ from contextlib import aclosing
 
 from gpuserver.domain import Speech
 from gpuserver.errors import VoiceFailed
+from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.hibari_model import HibariModel
 from gpuserver.pipeline.language import has_words, is_latin
 from gpuserver.pipeline.speech_worker import SpeechWorker, SpokenPiece, clamped
+from gpuserver.wire import VoiceInfo
 
 NAME = "hibari"
 
@@ -27,8 +29,8 @@ _SPELL = str.maketrans(SYMBOLS)
 class HibariVoice:
     """Speaks the Latin script. One worker thread, shared by all sessions; a long sentence comes clause by clause."""
 
-    def __init__(self) -> None:
-        self._worker = SpeechWorker(NAME, HibariModel, "Install it again with: pip install hibari-tts")
+    def __init__(self, g2p: EnglishG2p | None = None):
+        self._worker = SpeechWorker(NAME, lambda: HibariModel(g2p), "Install it again with: pip install hibari-tts")
 
     @property
     def name(self) -> str:
@@ -56,6 +58,9 @@ class HibariVoice:
         async with aclosing(self._worker.speak(text, work)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=NAME, name="Hibari", language="en")]
 
     async def aclose(self) -> None:
         """Finish the piece being spoken, drop what waits, stop the worker."""

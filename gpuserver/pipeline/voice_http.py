@@ -16,6 +16,7 @@ from gpuserver.pipeline.clauses import bounded
 from gpuserver.pipeline.language import has_words
 from gpuserver.pipeline.speech_worker import clamped
 from gpuserver.pipeline.wav import WavDecoder
+from gpuserver.wire import VoiceInfo
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,6 +44,9 @@ class HttpVoice:
     def name(self) -> str:
         return NAME
 
+    def start(self) -> None:
+        """Nothing has to be loaded."""
+
     def can_speak(self, text: str) -> bool:
         return has_words(text)
 
@@ -66,6 +70,9 @@ class HttpVoice:
         async with aclosing(self.speak("Hello.")) as pieces:
             async for _ in pieces:
                 return
+
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=NAME, name="Speech service", language="mul")]
 
     async def aclose(self) -> None:
         """Nothing is held between sentences."""

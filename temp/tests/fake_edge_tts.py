@@ -6,9 +6,11 @@ import asyncio
 import functools
 import io
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from xml.sax.saxutils import unescape
 
 import av
 import edge_tts.communicate
@@ -19,9 +21,23 @@ from aiohttp.test_utils import TestServer
 
 SAMPLE_RATE = 24_000
 TICKS_PER_SECOND = 10_000_000
-CHUNK = 720  # bytes: 120 ms at 48 kbit/s
+BYTES_PER_SECOND = 6_000  # 48 kbit/s
+CHUNK = 720  # bytes: 120 ms
 AUDIO_HEADER = b"X-RequestId:1\r\nContent-Type:audio/mpeg\r\nPath:audio\r\n"
-MODES = ("ok", "cut", "abort", "hang", "hang_after_sound", "forbidden", "garbage", "no_sound")
+MODES = (
+    "ok", "cut", "cut_before_sound", "cut_before_the_end", "missing_sound", "abort", "hang", "hang_after_turn_start", "hang_after_sound",
+    "forbidden", "unavailable", "garbage", "garbage_sound", "no_sound",
+)  # fmt: skip
+WORD_SECONDS = 0.3
+FIRST_WORD_AT = 0.1  # seconds: the service opens every sentence with a little silence
+ANNOUNCING = (
+    "ahead",
+    "late",
+    "first",
+    "last",
+    "never",
+)  # when a word is announced: before or after its sound, all before or after the sound
+WORD = re.compile(r"[\w']+(?:\.\d+)?")
 
 
 @functools.cache
@@ -41,11 +57,16 @@ def mp3(seconds: float) -> bytes:
 
 
 class FakeEdgeTts:
-    """Answers every request with `seconds` of a tone. mode: one of MODES. requests: the SSML documents received."""
+    """Answers every request with `seconds` of a tone, and the words of its text as if they were said in it, 0.3 s each.
 
-    def __init__(self, mode: str = "ok", seconds: float = 1.0):
+    mode: one of MODES. announcing: one of ANNOUNCING. requests: the SSML documents received.
+    """
+
+    def __init__(self, mode: str = "ok", seconds: float = 1.0, announcing: str = "ahead"):
         assert mode in MODES
+        assert announcing in ANNOUNCING
         self.mode = mode
+        self.announcing = announcing
         self.seconds = seconds
         self.requests: list[str] = []
         self.open_connections = 0
@@ -62,8 +83,8 @@ class FakeEdgeTts:
         self._released.set()
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
-        if self.mode == "forbidden":
-            return web.Response(status=403)
+        if self.mode in {"forbidden", "unavailable"}:
+            return web.Response(status=403 if self.mode == "forbidden" else 503)
         socket = web.WebSocketResponse(compress=True)
         await socket.prepare(request)
         self.open_connections += 1
@@ -82,14 +103,58 @@ class FakeEdgeTts:
             await self._released.wait()
             return
         await socket.send_str("X-RequestId:1\r\nPath:turn.start\r\n\r\n{}")
-        await socket.send_str("X-RequestId:1\r\nPath:audio.metadata\r\n\r\n" + self._boundary())
+        if self.mode == "hang_after_turn_start":
+            await self._released.wait()
+            return
+        words = self._words()
+        if self.announcing == "first" or self.mode in {"cut_before_sound", "no_sound"}:
+            await self._announce(socket, words, math.inf)
+        if self.mode == "cut_before_sound":
+            await socket.close()
+            return
+        if not await self._send_sound(socket, request, words):
+            return
+        if self.announcing in {"late", "last"}:
+            await self._announce(socket, words, math.inf)
+        if self.mode == "cut_before_the_end":
+            await socket.close()
+            return
+        await socket.send_str("X-RequestId:1\r\nPath:turn.end\r\n\r\n{}")
+
+    async def _send_sound(self, socket: web.WebSocketResponse, request: web.Request, words: list[tuple[str, float]]) -> bool:
+        """Whether all of it was sent."""
         sound = b"" if self.mode == "no_sound" else mp3(self.seconds)
+        if self.mode == "missing_sound":
+            sound = sound[: len(sound) // 2]
+        if self.mode == "garbage_sound":
+            sound = b"<html>" * (len(sound) // 6)
         for start in range(0, len(sound), CHUNK):
+            at = start / BYTES_PER_SECOND
+            if self.announcing in {"ahead", "late"}:
+                await self._announce(socket, words, at + (CHUNK / BYTES_PER_SECOND if self.announcing == "ahead" else -WORD_SECONDS))
             await socket.send_bytes(len(AUDIO_HEADER).to_bytes(2, "big") + AUDIO_HEADER + sound[start : start + CHUNK])
             if start >= len(sound) // 2 and self.mode in {"cut", "abort", "hang_after_sound", "garbage"}:
                 await self._break_off(socket, request)
-                return
-        await socket.send_str("X-RequestId:1\r\nPath:turn.end\r\n\r\n{}")
+                return False
+        if self.mode == "missing_sound":
+            await self._announce(socket, words, math.inf)
+        return True
+
+    def _words(self) -> list[tuple[str, float]]:
+        """The words of the last text that fit into the sound, with the times at which they begin."""
+        text = unescape(self.texts()[-1])
+        found = [word for run in WORD.findall(text) for word in (run if run[0] > "\u2e80" else [run])]
+        times = [FIRST_WORD_AT + number * WORD_SECONDS for number in range(len(found))]
+        return [(word, time) for word, time in zip(found, times, strict=True) if time + WORD_SECONDS <= self.seconds]
+
+    async def _announce(self, socket: web.WebSocketResponse, words: list[tuple[str, float]], until: float) -> None:
+        """Send the boundaries of the words that begin before `until` (seconds), and forget them."""
+        while words and words[0][1] < until and self.announcing != "never":
+            word, start = words.pop(0)
+            ticks = {"Offset": round(start * TICKS_PER_SECOND), "Duration": round(WORD_SECONDS * TICKS_PER_SECOND)}
+            data = {**ticks, "text": {"Text": word, "Length": len(word), "BoundaryType": "WordBoundary"}}
+            metadata = json.dumps({"Metadata": [{"Type": "WordBoundary", "Data": data}]})
+            await socket.send_str("X-RequestId:1\r\nPath:audio.metadata\r\n\r\n" + metadata)
 
     async def _break_off(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         match self.mode:
@@ -103,15 +168,13 @@ class FakeEdgeTts:
             case "hang_after_sound":
                 await self._released.wait()
 
-    def _boundary(self) -> str:
-        data = {"Offset": 1_000_000, "Duration": round((self.seconds - 0.1) * TICKS_PER_SECOND), "text": {"Text": "…"}}
-        return json.dumps({"Metadata": [{"Type": "SentenceBoundary", "Data": data}]})
-
 
 @asynccontextmanager
-async def fake_edge_tts(monkeypatch: pytest.MonkeyPatch, mode: str = "ok", seconds: float = 1.0) -> AsyncIterator[FakeEdgeTts]:
+async def fake_edge_tts(
+    monkeypatch: pytest.MonkeyPatch, mode: str = "ok", seconds: float = 1.0, announcing: str = "ahead"
+) -> AsyncIterator[FakeEdgeTts]:
     """The fake, listening, with edge-tts pointed at it."""
-    fake = FakeEdgeTts(mode, seconds)
+    fake = FakeEdgeTts(mode, seconds, announcing)
     app = web.Application()
     app.router.add_get("/speech", fake.connect)
     async with TestServer(app) as server:

@@ -11,8 +11,11 @@ from conftest import MakeSettings
 
 from gpuserver.domain import Speech
 from gpuserver.errors import CannotStart, VoiceFailed, VoiceUnreachable
+from gpuserver.pipeline import voice_espeak
 from gpuserver.pipeline.language import has_words, is_latin
-from gpuserver.pipeline.voice import RETRY_ALONE_SECONDS, RETRY_SECONDS, VoiceRouter, make_voice
+from gpuserver.pipeline.voice import VoiceRouter, make_voice
+from gpuserver.pipeline.voice_watch import RETRY_ALONE_SECONDS, RETRY_SECONDS, WatchedVoice
+from gpuserver.wire import VoiceInfo
 
 DOWN = "edge-tts cannot be reached."
 
@@ -20,26 +23,31 @@ DOWN = "edge-tts cannot be reached."
 class FakeNetworkVoice:
     """Says every sentence in three pieces. fails: what it raises instead; fails_after: how many pieces come before that."""
 
-    name = "edge-tts"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "edge-tts") -> None:
+        self.name = name
         self.fails: VoiceFailed | None = None
         self.fails_after = 0
         self.spoken: list[tuple[str, str | None]] = []
+        self.rates: list[float] = []
         self.probes = 0
         self.open = 0
+        self.started = 0
+
+    def start(self) -> None:
+        self.started += 1
 
     def can_speak(self, text: str) -> bool:
         return has_words(text)
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
         self.spoken.append((text, voice))
+        self.rates.append(rate)
         self.open += 1
         try:
             for number in range(3):
                 if self.fails is not None and number >= self.fails_after:
                     raise self.fails
-                yield Speech(np.ones(240, np.int16), 24_000, text if number == 0 else "", voice="edge")
+                yield Speech(np.ones(240, np.int16), 24_000, text if number == 0 else "", voice=self.name.removesuffix("-tts"))
         finally:
             self.open -= 1
 
@@ -48,15 +56,17 @@ class FakeNetworkVoice:
         if self.fails is not None:
             raise self.fails
 
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=self.name, name=self.name, language="mul")]
+
     async def aclose(self) -> None: ...
 
 
 class FakeLocalVoice:
-    """Says Latin text in one piece. failing: it cannot."""
+    """Says Latin text, or Latin and Chinese text, in one piece. failing: it cannot."""
 
-    name = "hibari"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "hibari") -> None:
+        self.name = name
         self.started = 0
         self.closed = 0
         self.failing = False
@@ -65,12 +75,15 @@ class FakeLocalVoice:
         self.started += 1
 
     def can_speak(self, text: str) -> bool:
-        return is_latin(text)
+        return is_latin(text) or (self.name == "espeak" and "你" in text)
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
         if self.failing:
-            raise VoiceFailed("hibari failed.")
-        yield Speech(np.ones(240, np.int16), 24_000, text, voice="hibari")
+            raise VoiceFailed(f"{self.name} failed.")
+        yield Speech(np.ones(240, np.int16), 24_000, text, voice=self.name)
+
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=self.name, name=self.name, language="en")]
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -87,20 +100,24 @@ class Clock:
 
 
 class Studio:
-    """A router between both fakes, with a clock."""
+    """A router between the fakes, with a clock. service, last: whether there is a speech service before, and espeak after them."""
 
-    def __init__(self, voice: str | None = None) -> None:
+    def __init__(self, voice: str | None = None, *, service: bool = False, last: bool = False) -> None:
         self.network = FakeNetworkVoice()
         self.local = FakeLocalVoice()
         self.clock = Clock()
-        self.router = VoiceRouter(self.network, self.local, voice=voice, monotonic=self.clock)
+        self.service = FakeNetworkVoice("http")
+        self.last = FakeLocalVoice("espeak")
+        first = [WatchedVoice(self.service, self.clock)] if service else []
+        end = [self.last] if last else []
+        self.router = VoiceRouter([*first, WatchedVoice(self.network, self.clock), self.local, *end], voice=voice)
 
-    async def speak(self, text: str, voice: str | None = None) -> list[Speech]:
-        return [piece async for piece in self.router.speak(text, voice=voice)]
+    async def speak(self, text: str, voice: str | None = None, rate: float = 1.0) -> list[Speech]:
+        return [piece async for piece in self.router.speak(text, voice=voice, rate=rate)]
 
     async def probed(self) -> None:
         """Wait until the probe that runs in the background is done."""
-        others = [task for task in asyncio.all_tasks() if task.get_name() == "look for the network voice"]
+        others = [task for task in asyncio.all_tasks() if task.get_name().startswith("look for ")]
         await asyncio.gather(*others)
 
 
@@ -129,6 +146,12 @@ async def test_what_was_half_said_is_not_said_again() -> None:
         async for piece in studio.router.speak("Hello."):
             pieces.append(piece.voice)  # noqa: PERF401 - kept although the stream raises
     assert pieces == ["edge", "edge"]
+
+
+async def test_no_address_means_that_edge_tts_is_preferred(make_settings: MakeSettings) -> None:
+    router = make_voice(make_settings())
+    assert router.name == "edge-tts"
+    await router.aclose()
 
 
 async def test_a_lost_network_voice_is_left_alone_for_a_while_and_then_looked_for_in_the_background() -> None:
@@ -164,7 +187,7 @@ async def test_start_loads_the_local_voice_and_looks_for_the_network_voice() -> 
     studio.network.fails = VoiceUnreachable(DOWN)
     studio.router.start()
     await studio.probed()
-    assert studio.local.started == 1
+    assert studio.local.started == studio.network.started == 1
     assert (await studio.speak("Hello."))[0].voice == "hibari"
     assert studio.network.spoken == []  # nobody waited for the network
     await studio.router.aclose()
@@ -193,7 +216,7 @@ async def test_chinese_that_only_the_lost_voice_speaks_is_reported() -> None:
 
 
 async def test_a_script_that_no_voice_knows_is_reported() -> None:
-    router = VoiceRouter(None, FakeLocalVoice())
+    router = VoiceRouter([FakeLocalVoice()])
     assert not router.can_speak("你好")
     with pytest.raises(VoiceFailed, match="No voice here speaks Chinese: 你好"):
         _ = [piece async for piece in router.speak("你好")]
@@ -224,9 +247,9 @@ async def test_the_voice_of_the_settings_speaks_unless_a_session_names_another()
 
 
 async def test_a_network_voice_asked_for_where_there_is_none_is_replaced_and_said_so() -> None:
-    router = VoiceRouter(None, FakeLocalVoice())
+    router = VoiceRouter([FakeLocalVoice()])
     (piece,) = [piece async for piece in router.speak("Hello.", voice="zh-CN-YunxiNeural")]
-    assert piece.fallback == "The voice zh-CN-YunxiNeural is not available, hibari speaks instead."
+    assert piece.fallback == "The voice zh-CN-YunxiNeural is not available. hibari speaks instead."
 
 
 @pytest.mark.parametrize("text", ["", "?!", "😀", " \n"])
@@ -252,10 +275,137 @@ async def test_a_local_voice_that_fails_too_is_an_error() -> None:
         await studio.speak("Hello.")
 
 
-@pytest.mark.parametrize("tts", ["espeak", "http"])
-def test_a_voice_of_a_later_version_cannot_start(make_settings: MakeSettings, tts: str) -> None:
-    with pytest.raises(CannotStart, match=f"TTS={tts} is not available"):
-        make_voice(make_settings(tts=tts))
+# ---------------------------------------------------------------- with a speech service and a voice of last resort
+
+
+async def test_the_speech_service_is_preferred_and_edge_tts_follows_it() -> None:
+    studio = Studio(service=True)
+    assert (await studio.speak("你好。"))[0].voice == "http"
+    studio.service.fails = VoiceUnreachable("The service is down.")
+    (first, *_) = await studio.speak("你好。")
+    assert (first.voice, first.fallback) == ("edge", "The service is down. edge-tts speaks instead.")
+    (again, *_) = await studio.speak("你好。")
+    assert again.fallback == first.fallback
+    assert len(studio.service.spoken) == 2  # the third sentence did not wait
+    assert studio.router.status() == {
+        "voice": "http", "http": "unreachable", "edge-tts": "ok", "fallback": "The service is down. edge-tts speaks instead.",
+    }  # fmt: skip
+
+
+async def test_a_speech_service_that_came_back_speaks_again() -> None:
+    studio = Studio(service=True)
+    studio.service.fails = VoiceUnreachable("The service is down.")
+    await studio.speak("你好。")
+    studio.service.fails = None
+    studio.clock.now += RETRY_SECONDS
+    assert (await studio.speak("你好。"))[0].voice == "edge"
+    await studio.probed()
+    assert (await studio.speak("你好。"))[0].voice == "http"
+    assert studio.router.status()["fallback"] is None
+
+
+async def test_offline_the_robotic_voice_says_what_hibari_cannot_and_says_so() -> None:
+    studio = Studio(last=True)
+    studio.network.fails = VoiceUnreachable(DOWN)
+    (chinese,) = await studio.speak("你好。")
+    assert (chinese.voice, chinese.fallback) == ("espeak", f"{DOWN} espeak, a robotic voice, speaks instead.")
+    (english,) = await studio.speak("Hello.")
+    assert (english.voice, english.fallback) == ("hibari", f"{DOWN} hibari speaks instead.")
+
+
+async def test_when_all_fail_the_reasons_of_the_last_are_told() -> None:
+    studio = Studio(service=True, last=True)
+    studio.service.fails = studio.network.fails = VoiceUnreachable(DOWN)
+    studio.local.failing = True
+    (piece,) = await studio.speak("Hello.")
+    assert piece.fallback == f"{DOWN} {DOWN} hibari failed. espeak, a robotic voice, speaks instead."
+    studio.last.failing = True
+    with pytest.raises(VoiceFailed, match="espeak failed"):
+        await studio.speak("Hello.")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "speaker", "given"),
+    [
+        (None, "http", None),
+        ("http", "http", None),
+        ("edge-tts", "edge", None),
+        ("hibari", "hibari", None),
+        ("espeak", "espeak", None),
+        ("en-US-GuyNeural", "edge", "en-US-GuyNeural"),
+        ("nova", "http", "nova"),
+    ],
+)
+async def test_every_voice_can_be_named(wanted: str | None, speaker: str, given: str | None) -> None:
+    studio = Studio(service=True, last=True)
+    (piece, *_) = await studio.speak("Hello.", wanted)
+    assert (piece.voice, piece.fallback) == (speaker, None)
+    asked = [*studio.service.spoken, *studio.network.spoken]
+    assert asked == ([("Hello.", given)] if speaker in {"http", "edge"} else [])
+
+
+async def test_a_name_of_edge_tts_goes_to_the_only_service_there_is() -> None:
+    service = FakeNetworkVoice("http")
+    router = VoiceRouter([WatchedVoice(service)])
+    _ = [piece async for piece in router.speak("Hello.", voice="en-US-GuyNeural")]
+    assert service.spoken == [("Hello.", "en-US-GuyNeural")]
+
+
+async def test_a_voice_that_cannot_say_a_sentence_is_replaced_and_said_so() -> None:
+    studio = Studio(last=True)
+    (piece, *_) = await studio.speak("你好。", "hibari")
+    assert piece.fallback == "hibari cannot say this sentence. edge-tts speaks instead."
+
+
+async def test_an_unknown_voice_is_replaced_and_said_so() -> None:
+    (piece, *_) = await Studio().speak("Hello.", "nova")
+    assert piece.fallback == "The voice nova is not available. edge-tts speaks instead."
+
+
+async def test_the_rate_reaches_the_voice() -> None:
+    studio = Studio()
+    await studio.speak("Hello.", rate=0.8)
+    assert studio.network.rates == [0.8]
+
+
+async def test_the_choices_are_those_of_all_voices_and_tell_what_is_lost() -> None:
+    studio = Studio(service=True, last=True)
+    studio.service.fails = VoiceUnreachable(DOWN)
+    await studio.speak("Hello.")
+    offered = {choice.id: choice.available for choice in studio.router.choices()}
+    assert offered == {"http": False, "edge-tts": True, "hibari": True, "espeak": True}
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_espeak_without_its_package_cannot_start_and_says_how_to_install_it(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voice_espeak, "is_installed", lambda: False)
+    with pytest.raises(CannotStart, match="needs the package") as caught:
+        make_voice(make_settings(tts="espeak"))
+    assert caught.value.advice == "Install it with: pip install 'gpuserver[espeak]'"
+
+
+def test_auto_does_without_espeak_where_it_is_not_installed(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voice_espeak, "is_installed", lambda: False)
+    assert "espeak" not in {choice.id for choice in make_voice(make_settings()).choices()}
+
+
+def test_http_without_an_address_cannot_start(make_settings: MakeSettings) -> None:
+    with pytest.raises(CannotStart, match="TTS_SERVICE_URL"):
+        make_voice(make_settings(tts="http"))
+
+
+@pytest.mark.parametrize(("tts", "known"), [("http", True), ("auto", True), ("hibari", False)])
+def test_a_speech_service_may_have_voices_of_any_name(make_settings: MakeSettings, tts: str, known: bool) -> None:
+    settings = make_settings(tts=tts, tts_voice="nova", tts_service_url="http://localhost:8604")
+    if known:
+        assert make_voice(settings).status()["voice"] == "nova"
+    else:
+        with pytest.raises(CannotStart, match="TTS_VOICE=nova is no voice"):
+            make_voice(settings)
 
 
 def test_a_voice_name_that_is_none_cannot_start(make_settings: MakeSettings) -> None:
@@ -264,10 +414,17 @@ def test_a_voice_name_that_is_none_cannot_start(make_settings: MakeSettings) -> 
 
 
 @pytest.mark.parametrize(
-    ("tts", "preferred", "chinese"), [("auto", "edge-tts", True), ("edge-tts", "edge-tts", True), ("hibari", "hibari", False)]
+    ("tts", "preferred", "chinese"),
+    [
+        ("auto", "http", True),
+        ("edge-tts", "edge-tts", True),
+        ("hibari", "hibari", False),
+        ("espeak", "espeak", True),
+        ("http", "http", True),
+    ],
 )
 async def test_tts_names_the_voice(make_settings: MakeSettings, tts: str, preferred: str, chinese: bool) -> None:
-    router = make_voice(make_settings(tts=tts))
+    router = make_voice(make_settings(tts=tts, tts_service_url="http://localhost:8604"))
     assert router.name == preferred
     assert router.can_speak("你好") is chinese
     await router.aclose()

@@ -158,7 +158,7 @@ async def test_several_sessions_share_the_worker(voice: HibariVoice) -> None:
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_in_a_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(_g2p: object) -> None:
         raise OSError("no such file")
 
     monkeypatch.setattr(voice_hibari, "HibariModel", broken)
