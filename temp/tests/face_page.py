@@ -77,7 +77,7 @@ class FacePage:
 
     def settle(self) -> None:
         """Wait until the browser plays sound and picture in step; after the start of a call it takes a few seconds for it."""
-        self.page.evaluate(SETTLE, IN_STEP * 1000 / 2)
+        self.page.evaluate(SETTLE, [IN_STEP * 1000 / 2, STEP_MS * 2])
 
     def hang_up(self) -> None:
         self.page.click("#hang-up")
