@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -17,8 +17,11 @@ from gpuserver.errors import CannotStart, LanguageModelFailed
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.llm_openai import OpenAiModel
+from gpuserver.pipeline.reasoning import ReasoningFilter
 
 PROBE_SECONDS = 1.0  # how long a server may take to list its models
+STALL_SECONDS = 15.0  # without a token in the middle of an answer
+LONGEST_ANSWER = 20_000  # characters, over twenty minutes of speech; a model that repeats itself does not end by itself
 FRESH_SECONDS = 30.0  # how long such a list, or its absence, is believed
 
 log = structlog.get_logger(__name__)
@@ -108,12 +111,15 @@ class ModelRouter:
         self._first_look = asyncio.create_task(self._look(), name="look for language models")
 
     async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
-        """Raises LanguageModelFailed; nothing is repeated by another model once a server was chosen."""
+        """What the model says, without its reasoning and at most LONGEST_ANSWER characters.
+
+        Raises LanguageModelFailed; nothing is repeated by another model once a server was chosen.
+        """
         choice = await self._choose(model)
         try:
-            async with aclosing(choice.server.reply(messages, model=choice.model)) as tokens:
+            async with aclosing(_spoken(choice.server.reply(messages, model=choice.model))) as tokens:
                 async for token in tokens:
-                    yield token if token.fallback or not choice.fallback else Token(token.text, token.model, choice.fallback)
+                    yield token if token.fallback or not choice.fallback else replace(token, fallback=choice.fallback)
         except LanguageModelFailed as error:
             self._failure = error.detail
             self._lists.clear()
@@ -194,6 +200,34 @@ class ModelRouter:
             return _ModelList(self._monotonic(), [], f"The {server.kind} at {server.base_url} does not answer.")
         except LanguageModelFailed as error:
             return _ModelList(self._monotonic(), [], error.detail)
+
+
+async def _spoken(raw: AsyncGenerator[Token, None]) -> AsyncGenerator[Token, None]:
+    """The tokens that are to be shown and spoken. Raises LanguageModelFailed where the model stalls in mid-answer."""
+    reasoning = ReasoningFilter()
+    last: Token | None = None
+    length = 0
+    async with aclosing(raw) as tokens:
+        while (token := await _next(tokens, in_mid_answer=last is not None)) is not None:
+            last = token
+            text = reasoning.push(token.text)[: LONGEST_ANSWER - length]
+            length += len(text)
+            if text:
+                yield replace(token, text=text)
+            if length >= LONGEST_ANSWER:
+                log.warning("answer cut", model=token.model, characters=length)
+                return
+    if last is not None and (rest := reasoning.finish()):
+        yield replace(last, text=rest)
+
+
+async def _next(tokens: AsyncGenerator[Token, None], *, in_mid_answer: bool) -> Token | None:
+    """The next token; None at the end. Before the first one, the server's client knows how long loading a model may take."""
+    try:
+        async with asyncio.timeout(STALL_SECONDS if in_mid_answer else None):
+            return await anext(tokens, None)
+    except TimeoutError as error:
+        raise LanguageModelFailed("The language model stopped in the middle of its answer.") from error
 
 
 @dataclass(frozen=True, slots=True)

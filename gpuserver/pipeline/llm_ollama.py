@@ -10,7 +10,7 @@ from gpuserver.domain import Message, Token
 from gpuserver.errors import LanguageModelFailed
 
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 60.0  # a large model is loaded into the GPU before its first token
+READ_SECONDS = 120.0  # a large model is loaded into the GPU before its first token
 
 
 class OllamaModel:
@@ -41,7 +41,8 @@ class OllamaModel:
         done = False
         with self._errors_translated(model):
             lines = [{"role": message.role, "content": message.content} for message in messages]
-            stream = await self._client.chat(model=model, messages=lines, stream=True, options={"temperature": self._temperature})
+            options = {"temperature": self._temperature}
+            stream = await self._client.chat(model=model, messages=lines, stream=True, think=False, options=options)
             async with aclosing(cast(AsyncGenerator[Any, None], stream)) as parts:
                 async for part in parts:
                     done = done or bool(part.done)

@@ -10,7 +10,7 @@ from gpuserver.domain import Message, Token
 from gpuserver.errors import LanguageModelFailed
 
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 60.0  # a prompt may wait for a slot before its first token
+READ_SECONDS = 120.0  # a prompt may wait for a slot before its first token
 
 
 class OpenAiModel:

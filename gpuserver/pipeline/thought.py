@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 
 import structlog
 
@@ -17,10 +18,16 @@ log = structlog.get_logger(__name__)
 
 TOKENS_AHEAD = 64
 SENTENCES_AHEAD = 2
+SILENCE_SECONDS = 2.5  # how long a student waits without a word; a large model may take a minute to be loaded
 
 APOLOGIES = {
     "en": "Sorry, I cannot reach the language model right now.",
     "zh": "抱歉，我现在连不上语言模型。",
+}
+
+FILLERS = {
+    "en": "One moment please, I am thinking.",
+    "zh": "请稍等，我想一想。",
 }
 
 
@@ -48,7 +55,8 @@ class Recital:
 class Thought:
     """The language model's answer to `messages`, the last of which is the question.
 
-    If the model fails, what it wrote stays and a spoken apology follows.
+    If its first sentence takes long, a word that it will come is spoken once. If the model fails, what it wrote stays and a spoken
+    apology follows.
     """
 
     def __init__(self, messages: Sequence[Message], model: str | None, language_model: LanguageModel, report: Report):
@@ -60,10 +68,11 @@ class Thought:
         self._report = report
         self._tokens: Channel[str] = Channel(TOKENS_AHEAD)
         self._apology: str | None = None
+        self._has_spoken = asyncio.Event()  # the first sentence is there, or none will be
 
     def stages(self) -> list[Coroutine[None, None, None]]:
         """To be run as tasks, side by side."""
-        return [self._think(), self._split()]
+        return [self._think(), self._split(), self._fill_silence()]
 
     async def _think(self) -> None:
         try:
@@ -75,7 +84,7 @@ class Thought:
         except LanguageModelFailed as error:
             log.warning("language_model_failed", turn=self._report.number, detail=error.detail)
             self._report.error(error)
-            self._apology = APOLOGIES.get(language_of(self._messages[-1].content), APOLOGIES["en"])
+            self._apology = self._in_the_students_language(APOLOGIES)
         self._report.text_complete(self.written)
         await self._tokens.end()
 
@@ -90,8 +99,21 @@ class Thought:
     async def _split(self) -> None:
         async with closing(sentences(self._tokens)) as spoken:
             async for sentence in spoken:
+                self._has_spoken.set()
                 self._report.mark("first_sentence")
                 await self.sentences.put(sentence)
+        self._has_spoken.set()
         if self._apology:
             await self.sentences.put(self._apology)
         await self.sentences.end()
+
+    async def _fill_silence(self) -> None:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._has_spoken.wait()
+        except TimeoutError:
+            if not self._has_spoken.is_set():
+                await self.sentences.put(self._in_the_students_language(FILLERS))
+
+    def _in_the_students_language(self, lines: Mapping[str, str]) -> str:
+        return lines.get(language_of(self._messages[-1].content), lines["en"])

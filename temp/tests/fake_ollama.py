@@ -11,7 +11,42 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-MODES = ("ok", "cut", "abort", "error_in_stream", "garbage", "not_an_object", "failing", "hang", "hang_after_token")
+MODES = (
+    "ok", "slow", "cut", "abort", "error_in_stream", "garbage", "html", "not_an_object", "invalid_utf8", "failing", "unavailable", "busy",
+    "hang", "hang_before_token", "hang_after_token", "empty", "whitespace", "endless", "huge_token", "thinking", "only_thinking",
+)  # fmt: skip
+REFUSALS = {"failing": (500, "out of memory"), "unavailable": (503, "loading"), "busy": (429, "too many requests")}
+WHOLE = (
+    "ok",
+    "slow",
+    "thinking",
+    "only_thinking",
+    "whitespace",
+    "huge_token",
+    "empty",
+    "hang_after_token",
+    "hang_before_token",
+    "hang",
+    "endless",
+)
+
+
+def words_of(mode: str, words: Sequence[str]) -> Sequence[str]:
+    """What the model writes in this mode."""
+    match mode:
+        case "empty":
+            return ()
+        case "whitespace":
+            return (" ", "\n", " ")
+        case "huge_token":
+            return ("word " * 200_000,)
+        case "thinking":
+            return ("<thi", "nk>Let me see.", " Two?", "</think>", *words)
+        case "only_thinking":
+            return ("<think>", "Let me see.", " Two?")
+        case "endless":
+            return tuple(words) * 20_000
+    return words
 
 
 class FakeOllama:
@@ -44,8 +79,11 @@ class FakeOllama:
         self.requests.append(body)
         if body["model"] not in self.models:
             return web.json_response({"error": f"model '{body['model']}' not found"}, status=404)
-        if self.mode == "failing":
-            return web.json_response({"error": "out of memory"}, status=500)
+        if self.mode in REFUSALS:
+            status, message = REFUSALS[self.mode]
+            return web.json_response({"error": message}, status=status)
+        if self.mode == "html":
+            return web.Response(text="<html>proxy</html>", content_type="text/html")
         if self.mode == "hang":
             await self._released.wait()
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -59,11 +97,15 @@ class FakeOllama:
         return response
 
     async def _stream(self, request: web.Request, response: web.StreamResponse, model: str) -> None:
-        for number, word in enumerate(self.words):
+        if self.mode == "hang_before_token":
+            await self._released.wait()
+        for number, word in enumerate(words_of(self.mode, self.words)):
             await response.write(_line(model, word))
+            if self.mode == "slow":
+                await asyncio.sleep(0.05)
             if number == 0 and self.mode == "hang_after_token":
                 await self._released.wait()
-            if number == 1 and self.mode != "ok":
+            if number == 1 and self.mode not in WHOLE:
                 await self._break_off(request, response)
                 return
         await response.write(_line(model, "", done=True))
@@ -77,6 +119,8 @@ class FakeOllama:
                 await response.write(b'{"error": "the model crashed"}\n')
             case "garbage":
                 await response.write(b"<html>proxy error</html>\n")
+            case "invalid_utf8":
+                await response.write(b'{"message": {"role": "assistant", "content": "\xff\xfe"}, "done": true\n')
             case "not_an_object":
                 await response.write(b"[1, 2]\n")
 

@@ -10,8 +10,21 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from fake_ollama import WHOLE, words_of
 
-MODES = ("ok", "cut", "abort", "error_in_stream", "garbage", "unauthorized", "hang", "hang_after_token")
+MODES = (
+    "ok", "slow", "cut", "abort", "error_in_stream", "garbage", "html", "not_an_object", "invalid_utf8", "failing", "unavailable", "busy",
+    "unauthorized", "no_such_model", "hang", "hang_before_token", "hang_after_token", "empty", "whitespace", "endless", "huge_token",
+    "thinking", "only_thinking",
+)  # fmt: skip
+REFUSALS = {
+    "failing": (500, "out of memory"),
+    "unavailable": (503, "loading"),
+    "busy": (429, "too many requests"),
+    "unauthorized": (401, "wrong key"),
+    "no_such_model": (404, "no such model"),
+}
+WORDS = ("Two ", "and ", "two.")
 
 
 class FakeOpenAi:
@@ -38,8 +51,11 @@ class FakeOpenAi:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
         self.keys.append(request.headers.get("Authorization"))
-        if self.mode == "unauthorized":
-            return web.json_response({"error": {"message": "wrong key"}}, status=401)
+        if self.mode in REFUSALS:
+            status, message = REFUSALS[self.mode]
+            return web.json_response({"error": {"message": message}}, status=status)
+        if self.mode == "html":
+            return web.Response(text="<html>proxy</html>", content_type="text/html")
         if self.mode == "hang":
             await self._released.wait()
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -51,11 +67,15 @@ class FakeOpenAi:
         return response
 
     async def _stream(self, request: web.Request, response: web.StreamResponse) -> None:
-        for number, word in enumerate(("Two ", "and ", "two.")):
+        if self.mode == "hang_before_token":
+            await self._released.wait()
+        for number, word in enumerate(words_of(self.mode, WORDS)):
             await response.write(_event(word))
+            if self.mode == "slow":
+                await asyncio.sleep(0.05)
             if number == 0 and self.mode == "hang_after_token":
                 await self._released.wait()
-            if number == 1 and self.mode != "ok":
+            if number == 1 and self.mode not in WHOLE:
                 await self._break_off(request, response)
                 return
         await response.write(_event("", "stop"))
@@ -68,6 +88,10 @@ class FakeOpenAi:
                 request.transport.abort()
             case "error_in_stream":
                 await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+            case "not_an_object":
+                await response.write(b"data: [1, 2]\n\n")
+            case "invalid_utf8":
+                await response.write(b'data: {"choices": [{"delta": {"content": "\xff\xfe\n\n')
             case "garbage":
                 await response.write(b"data: <html>\n\n")
 

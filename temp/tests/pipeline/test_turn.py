@@ -278,6 +278,44 @@ async def test_a_language_model_that_is_down_is_apologized_for_in_the_students_l
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("question", "filler"), [("Why?", "One moment please, I am thinking."), ("为什么？", "请稍等，我想一想。")])
+async def test_a_model_that_takes_long_is_bridged_by_one_word_that_it_will_come(question: str, filler: str) -> None:
+    play = Play(question, language_model=FakeLanguageModel("One. Two.", seconds_per_token=30.0))
+    await play.turn.run()
+    assert play.voice.sentences == [filler, "One.", "Two."]  # type: ignore[attr-defined]
+    assert play.marks()["first_packet"] < 3000
+    assert play.told(TextComplete) == [TextComplete(turn=7, text="One. Two.")]
+    assert play.turn.remembered == "One. Two."
+
+
+@in_virtual_time
+async def test_a_model_that_takes_long_and_fails_is_apologized_for() -> None:
+    play = Play(language_model=FakeLanguageModel("One. Two.", seconds_per_token=30.0, fails_after=1))
+    await play.turn.run()
+    filler, one, apology = play.voice.sentences  # type: ignore[attr-defined]
+    assert (filler[:10], one, apology[:5]) == ("One moment", "One.", "Sorry")
+
+
+@in_virtual_time
+async def test_a_model_that_answers_in_time_is_not_bridged() -> None:
+    play = Play(language_model=FakeLanguageModel("One. Two.", seconds_per_token=0.8))
+    await play.turn.run()
+    assert play.voice.sentences == ["One.", "Two."]  # type: ignore[attr-defined]
+
+
+@in_virtual_time
+async def test_an_interruption_while_the_model_is_being_loaded_is_silent() -> None:
+    play = Play(language_model=FakeLanguageModel(seconds_per_token=60.0))
+    running = asyncio.create_task(play.turn.run())
+    await asyncio.sleep(2.4)
+    play.turn.interrupt()
+    await running
+    await asyncio.sleep(60)
+    assert play.voice.sentences == []  # type: ignore[attr-defined]
+    assert play.model.open == 0  # type: ignore[attr-defined]
+
+
+@in_virtual_time
 async def test_a_cut_answer_is_said_as_far_as_it_came_and_then_apologized_for() -> None:
     play = Play(language_model=FakeLanguageModel("One two. Three four. Five.", fails_after=3))
     await play.turn.run()

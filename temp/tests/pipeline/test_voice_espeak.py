@@ -56,7 +56,8 @@ async def test_a_sentence_is_sound_with_visemes_that_cover_it(voice: EspeakVoice
     pieces = await spoken(voice, text)
     assert "".join(piece.text for piece in pieces) == text
     for piece in pieces:
-        assert (piece.sample_rate, piece.pcm.dtype, piece.voice, piece.fallback) == (22_050, np.int16, "espeak", None)
+        assert (piece.sample_rate, piece.voice, piece.fallback) == (22_050, "espeak", None)
+        assert piece.pcm.dtype == np.int16
         assert 0.5 < piece.seconds < 6.0
         assert np.abs(piece.pcm).max() > 3000
         assert piece.visemes is not None
