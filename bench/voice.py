@@ -1,4 +1,4 @@
-"""How soon and how fast hibari speaks: `python bench/voice.py [--json FILE]` prints one table, medians of ROUNDS."""
+"""How soon and how fast the voices of this machine speak: `python bench/voice.py [--json FILE]` prints one table, medians of ROUNDS."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gpuserver.pipeline.voice import StartedVoice
+from gpuserver.pipeline.voice_espeak import EspeakVoice, is_installed
 from gpuserver.pipeline.voice_hibari import HibariVoice
 
 ROUNDS = 15
-SENTENCES = (
+ENGLISH = (
     "Hello.",
     "Good question, two and two make four.",
     "Well, two and two make four, and that is all there is to know about it, however long anybody thinks about the question.",
+)
+CHINESE = (
+    "你好。",
+    "今天我们学习加法，二加二等于四。",
+    "二加二等于四，这就是关于它的一切，无论谁思考这个问题多久，无论用什么方法，答案都不会改变，我们明天再来看乘法。",
 )
 
 
@@ -24,6 +31,7 @@ SENTENCES = (
 class Row:
     """first_ms: text in to first piece of sound. speed: seconds of sound per second of work."""
 
+    voice: str
     sentence: str
     characters: int
     first_ms: float
@@ -31,7 +39,7 @@ class Row:
     speed: float
 
 
-async def measure(voice: HibariVoice, sentence: str) -> Row:
+async def measure(voice: StartedVoice, sentence: str) -> Row:
     firsts, works, seconds = [], [], 0.0
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -42,22 +50,27 @@ async def measure(voice: HibariVoice, sentence: str) -> Row:
         firsts.append(first)
         works.append(time.perf_counter() - began)
     first_ms = round(statistics.median(firsts) * 1000, 1)
-    return Row(sentence[:30], len(sentence), first_ms, round(seconds, 2), round(seconds / statistics.median(works), 1))
+    return Row(voice.name, sentence[:30], len(sentence), first_ms, round(seconds, 2), round(seconds / statistics.median(works), 1))
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     target = parser.parse_args().json
-    voice = HibariVoice()
-    began = time.perf_counter()
-    await voice.ready()
-    print(f"loaded in {time.perf_counter() - began:.2f} s")
-    rows = [await measure(voice, sentence) for sentence in SENTENCES]
-    await voice.aclose()
-    print(f"{'sentence':32}{'chars':>6}{'first sound ms':>16}{'sound s':>9}{'x real time':>13}")
+    tried: list[tuple[StartedVoice, tuple[str, ...]]] = [(HibariVoice(), ENGLISH)]
+    if is_installed():
+        tried.append((EspeakVoice(), ENGLISH + CHINESE))
+    rows = []
+    for voice, sentences in tried:
+        began = time.perf_counter()
+        voice.start()
+        _ = [piece async for piece in voice.speak(sentences[0])]
+        print(f"{voice.name}: loaded and warm in {time.perf_counter() - began:.2f} s")
+        rows += [await measure(voice, sentence) for sentence in sentences]
+        await voice.aclose()
+    print(f"{'voice':8}{'chars':>6}{'first sound ms':>16}{'sound s':>9}{'x real time':>13}  sentence")
     for row in rows:
-        print(f"{row.sentence:32}{row.characters:>6}{row.first_ms:>16}{row.seconds:>9}{row.speed:>13}")
+        print(f"{row.voice:8}{row.characters:>6}{row.first_ms:>16}{row.seconds:>9}{row.speed:>13}  {row.sentence}")
     if target is not None:
         target.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
