@@ -41,8 +41,7 @@ class OllamaModel:
         done = False
         with self._errors_translated(model):
             lines = [{"role": message.role, "content": message.content} for message in messages]
-            options = {"temperature": self._temperature}
-            stream = await self._client.chat(model=model, messages=lines, stream=True, think=False, options=options)
+            stream = await self._client.chat(model=model, messages=lines, stream=True, options={"temperature": self._temperature})
             async with aclosing(cast(AsyncGenerator[Any, None], stream)) as parts:
                 async for part in parts:
                     done = done or bool(part.done)

@@ -20,13 +20,18 @@ class VisemeTrack:
         self.known = 0.0  # up to here the lips are known
 
     def announce(self, start: float, phonemes: Sequence[TimedPhoneme]) -> None:
-        """A word begins at `start`. Words come in order; what was given out already is not taken back."""
-        start = max(start, self.known)
-        gap = start - self.known
+        """A word begins at `start`. Words come in order; of what was given out already nothing is taken back.
+
+        The service's words overlap by some 10 ms (https://github.com/microsoft/cognitive-services-speech-sdk-js/issues/534): the
+        earlier one ends where the later one begins.
+        """
+        begin = max(start, self._given)
+        self._cut(begin)
+        gap = begin - self.known
         if gap > 0:
             last = self._ahead[-1] if self._ahead else None
             bridged = last is not None and gap < SHORTEST_PAUSE
-            self._append(last.viseme if bridged and last else Viseme.SIL, start)
+            self._append(last.viseme if bridged and last else Viseme.SIL, begin)
         for timed in visemes(phonemes):
             self._append(timed.viseme, start + timed.end)
 
@@ -43,6 +48,12 @@ class VisemeTrack:
         self._ahead = [timed for timed in self._ahead if timed.end > end + ROUNDING]
         self._given = end
         return tuple(piece)
+
+    def _cut(self, at: float) -> None:
+        """Forget what was to be shown after `at`."""
+        if self.known > at:
+            self._ahead = [TimedViseme(timed.viseme, timed.start, min(timed.end, at)) for timed in self._ahead if timed.start < at]
+            self.known = at
 
     def _append(self, viseme: Viseme, end: float) -> None:
         last = self._ahead[-1] if self._ahead else None

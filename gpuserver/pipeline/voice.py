@@ -107,18 +107,21 @@ class VoiceRouter:
         if not has_words(text):
             return
         wanted = voice or self._voice
-        candidates, reasons = self._candidates(text, wanted)
-        for last, candidate in ((candidate is candidates[-1], candidate) for candidate in candidates):
+        meant = self._meant(wanted)
+        given = None if wanted in NAMES else wanted  # the name of a voice within the one that is meant
+        candidates, reasons = self._candidates(text, wanted, meant)
+        for candidate in candidates:
             begun = False
             fallback = f"{' '.join(reasons)} {_instead(candidate)}" if reasons else None
             try:
-                async with aclosing(candidate.speak(text, voice=self._name_for(candidate, wanted), rate=rate)) as pieces:
+                name = given if candidate.name == meant else None
+                async with aclosing(candidate.speak(text, voice=name, rate=rate)) as pieces:
                     async for piece in pieces:
                         begun = True
                         yield replace(piece, fallback=fallback)
                 return
             except VoiceFailed as failure:
-                if begun or last:
+                if begun or candidate is candidates[-1]:
                     raise
                 reasons.append(failure.detail)
 
@@ -139,51 +142,43 @@ class VoiceRouter:
         for voice in self._voices:
             await voice.aclose()
 
-    def _candidates(self, text: str, wanted: str | None) -> tuple[list[StartedVoice], list[str]]:
+    def _meant(self, wanted: str | None) -> str | None:
+        """Which of the voices a wish means, by name; None where there is no wish or no such voice."""
+        names = {voice.name for voice in self._voices}
+        if wanted is None or wanted in NAMES:
+            return wanted if wanted in names else None
+        if voice_edge.NAME in names and voice_edge.VOICE_NAME.fullmatch(wanted):
+            return voice_edge.NAME
+        return voice_http.NAME if voice_http.NAME in names else None  # the speech service may know the name
+
+    def _candidates(self, text: str, wanted: str | None, meant: str | None) -> tuple[list[StartedVoice], list[str]]:
         """Who may speak the text, in order, and why those that come before them do not: plain sentences.
 
         Raises VoiceFailed where no voice can speak the text, VoiceUnreachable where those that can were just lost.
         """
-        ordered, reasons = self._ordered(wanted)
-        if ordered[0].name == wanted and not ordered[0].can_speak(text):
-            reasons.append(f"{wanted} cannot say this sentence.")
+        ordered = sorted(self._voices, key=lambda voice: voice.name != meant)
         able = [voice for voice in ordered if voice.can_speak(text)]
         if not able:
             raise VoiceFailed(f"No voice here speaks {language_name(text)}: {text[:80]}")
-        there = [voice for voice in able if _trouble(voice) is None]
-        lost = [voice for voice in able if isinstance(voice, WatchedVoice) and voice.trouble is not None]
-        if not there:
-            there = [voice for voice in lost if voice.may_be_tried]
-            if not there:
-                raise VoiceUnreachable(f"No voice here speaks {language_name(text)} now. {lost[0].trouble}")
-            return there, reasons
-        for voice in lost:
-            voice.look_again()
-            if able.index(voice) < able.index(there[0]) and voice.trouble:
-                reasons.append(voice.trouble)
+        reasons = []
+        if wanted is not None and meant is None:
+            reasons.append(f"The voice {wanted[:80]} is not available.")
+        elif meant is not None and able[0].name != meant:
+            reasons.append(f"{meant} cannot say this sentence.")
+        there = [voice for voice in able if _trouble(voice) is None] or self._last_resorts(text, able)
+        reasons += [trouble for voice in able[: able.index(there[0])] if (trouble := _trouble(voice))]
+        for voice in able:
+            if isinstance(voice, WatchedVoice) and voice not in there:
+                voice.look_again()
         return there, reasons
 
-    def _ordered(self, wanted: str | None) -> tuple[list[StartedVoice], list[str]]:
-        """All voices, the wanted one first; and why it is not there."""
-        if wanted is None:
-            return list(self._voices), []
-        names = [voice.name for voice in self._voices]
-        first = wanted if wanted in NAMES else voice_edge.NAME if voice_edge.VOICE_NAME.fullmatch(wanted) else voice_http.NAME
-        if first not in names and wanted not in NAMES and voice_http.NAME in names:
-            first = voice_http.NAME  # the service may know the name
-        if first not in names:
-            return list(self._voices), [f"The voice {wanted[:80]} is not available."]
-        return sorted(self._voices, key=lambda voice: voice.name != first), []
-
-    def _name_for(self, candidate: StartedVoice, wanted: str | None) -> str | None:
-        """The name to give to the candidate; None where it chooses by itself."""
-        if wanted is None or wanted in NAMES:
-            return None
-        is_edge_name = voice_edge.VOICE_NAME.fullmatch(wanted) is not None
-        if candidate.name == voice_edge.NAME:
-            return wanted if is_edge_name else None
-        elsewhere = is_edge_name and any(voice.name == voice_edge.NAME for voice in self._voices)
-        return wanted if candidate.name == voice_http.NAME and not elsewhere else None
+    @staticmethod
+    def _last_resorts(text: str, lost: Sequence[StartedVoice]) -> list[StartedVoice]:
+        """Which of the lost voices a sentence that nothing else can speak may wait for."""
+        worth_a_try = [voice for voice in lost if isinstance(voice, WatchedVoice) and voice.may_be_tried]
+        if not worth_a_try:
+            raise VoiceUnreachable(f"No voice here speaks {language_name(text)} now. {_trouble(lost[0])}")
+        return [*worth_a_try]
 
 
 def _trouble(voice: StartedVoice) -> str | None:
