@@ -66,13 +66,17 @@ class AvatarCreated(Strict):
 
 
 class QualityReport(Tolerant):
-    """What preparation found in the video. Openings are in units of the mouth's width."""
+    """What preparation found in the video. Openings are in units of the mouth's width. Of a refused video used_frames is 0."""
 
     source_frames: int  # frames at 25 fps before cutting
     used_frames: int
     frames_without_face: int
     frames_turned_away: int = 0
     frames_mouth_covered: int = 0
+    frames_with_other_faces: int = 0  # of similar size
+    brightness: int = 0  # of the face: mean grey level 0..255
+    sharpness: float = 0.0  # of the face; below 0.012 it looks blurred
+    loop_jerk: float = 0.0  # where the loop turns: how fast the head still moves, in eye distances per second
     face_width: int  # pixels, median
     mouth_width: int  # pixels, median
     mouth_opening_at_rest: float  # median

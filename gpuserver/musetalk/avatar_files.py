@@ -76,6 +76,14 @@ class AvatarWriter:
         self._pictures.seek(0, os.SEEK_END)
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
+    def change(self, index: int, picture: Bytes2D) -> None:
+        """Put another picture of the same shape in the place of one that was added and kept."""
+        if picture.shape != self._shape or picture.dtype != np.uint8 or not 0 <= index < self._count:
+            raise ValueError(f"picture {index} of {self._count} cannot become one of shape {picture.shape}")
+        self._pictures.seek(index * picture.size)
+        self._pictures.write(np.ascontiguousarray(picture).data)
+        self._pictures.seek(0, os.SEEK_END)
+
     def keep(self, start: int, stop: int) -> None:
         """Forget all pictures but start … stop - 1. The pictures move to the beginning of the file, which then shrinks."""
         if not 0 <= start < stop <= self._count:

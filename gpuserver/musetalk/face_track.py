@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gpuserver.domain import Floats
 from gpuserver.musetalk import landmarks as points
+from gpuserver.musetalk.face_view import FaceView, face_view
 from gpuserver.musetalk.faces import Face, FaceFinder
 from gpuserver.musetalk.occlusion import Look, covered, look
 
@@ -18,6 +19,7 @@ MAX_JUMP = 0.35  # eye distances per frame; a head does not move faster, a cut d
 MAX_CHANGE = 40.0  # mean change of the picture per frame, of 255: a cut to another scene
 
 _SEARCH_EVERY = 12  # frames: small faces are looked for this often while there is none
+_VIEW_EVERY = 10  # frames: how well the face is shown changes slowly
 _THUMBNAIL = 32  # pixels, to see cuts
 
 
@@ -35,13 +37,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the clip shows, counted in frames. run: the longest unbroken part that can be used; None if there is none."""
+    """What the clip shows, counted in frames. run: the longest unbroken part that can be used; None if there is none.
+
+    with_others: frames with another face of similar size. brightness, sharpness: medians of FaceView's; 0 without a face.
+    """
 
     frames: int
     without_face: int
     turned_away: int
     covered: int
     too_small: int
+    with_others: int
+    brightness: float
+    sharpness: float
     run: Run | None
 
 
@@ -52,6 +60,7 @@ class FaceTrack:
         self._finder = finder
         self._faces: list[Face | None] = []
         self._looks: list[Look | None] = []
+        self._views: list[FaceView | None] = []
         self._cuts: list[bool] = []  # whether the scene changes right before the frame
         self._thumbnail: Floats | None = None
         self._missed = 0  # frames in a row without a face
@@ -66,12 +75,14 @@ class FaceTrack:
         jumped = face is not None and previous is not None and _distance(previous.landmarks, face.landmarks) > MAX_JUMP
         self._faces.append(face)
         self._looks.append(None if face is None else look(rgb, face.landmarks))
+        self._views.append(self._view(rgb, face))
         self._cuts.append(cut or jumped)
 
     def see_again(self) -> None:
         """The last picture is shown for another frame."""
         self._faces.append(self._faces[-1])
         self._looks.append(self._looks[-1])
+        self._views.append(self._views[-1])
         self._cuts.append(False)
 
     def judge(self, width: int, height: int) -> Findings:
@@ -83,7 +94,22 @@ class FaceTrack:
         run = _longest_run(~(missing | turned | small | hidden), self._cuts)
         counts = (int(part.sum()) for part in (missing, turned & ~missing, hidden & ~missing & ~turned, small & ~missing))
         without_face, turned_away, hidden_count, too_small = counts
-        return Findings(len(self._faces), without_face, turned_away, hidden_count, too_small, run)
+        views = [view for view in self._views if view is not None]
+        return Findings(
+            frames=len(self._faces),
+            without_face=without_face,
+            turned_away=turned_away,
+            covered=hidden_count,
+            too_small=too_small,
+            with_others=sum(view.others > 0 for view in views),
+            brightness=float(np.median([view.brightness for view in views])) if views else 0.0,
+            sharpness=float(np.median([view.sharpness for view in views])) if views else 0.0,
+            run=run,
+        )
+
+    def seen(self) -> list[Face]:
+        """The faces of all frames that have one."""
+        return [face for face in self._faces if face is not None]
 
     def faces(self, run: Run) -> list[Face]:
         """The faces of a run in which every frame has one, with smooth landmarks."""
@@ -92,6 +118,14 @@ class FaceTrack:
             raise ValueError("the run has frames without a face")
         smooth = smoothed(np.stack([face.landmarks for face in faces]))
         return [Face(landmarks, face.presence, face.box) for landmarks, face in zip(smooth, faces, strict=True)]
+
+    def _view(self, rgb: NDArray[np.uint8], face: Face | None) -> FaceView | None:
+        """How the face is shown; what was seen a moment ago stands for the frames after it."""
+        if face is None:
+            return None
+        last = self._views[-1] if self._views else None
+        due = last is None or len(self._faces) % _VIEW_EVERY == 0
+        return face_view(self._finder, rgb, face) if due else last
 
     def _is_cut(self, rgb: NDArray[np.uint8]) -> bool:
         import cv2

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuserver.domain import Box, Floats
 from gpuserver.musetalk import landmarks as points
+from gpuserver.musetalk.litert import Network
 
 ASSETS = Path(__file__).parent / "assets"
 DETECTOR = ASSETS / "face_detection_short_range.tflite"
@@ -27,6 +27,10 @@ _MESH_SIDE = 192  # pixels, the mesh's input
 _CROP_SCALE = 1.5  # side of the mesh's crop / larger side of the face box (MediaPipe face_landmark_front_cpu.pbtxt)
 _DETECTION_SCORE = 0.5
 _PRESENCE = 0.5
+_PLACES = [0, 2, 3, 4, 5, 6, 7]  # of a detection's eight pairs, those that are places; 1 is the size
+_CENTRAL = 0.5  # how much it counts against a face that it is at the picture's side
+_DETECTED_PART = 0.8  # the detector's box leaves out the forehead: its side / the larger side of the mesh's box
+_SIMILAR_SIZE = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +57,8 @@ class FaceFinder:
     """Holds the two networks. One instance per thread."""
 
     def __init__(self, threads: int = 1):
-        self._detector = _Network(DETECTOR, threads)
-        self._mesh = _Network(MESH, threads)
+        self._detector = Network(DETECTOR, threads)
+        self._mesh = Network(MESH, threads)
         self._anchors = _anchors()
 
     def find(self, rgb: Rgb, previous: Floats | None = None, *, thorough: bool = True) -> Face | None:
@@ -106,42 +110,49 @@ class FaceFinder:
         ]
         return max(candidates, key=lambda found: found[0])[1] if candidates else None
 
+    def others(self, rgb: Rgb, face: Face) -> int:
+        """How many further faces of about the same size the picture shows."""
+        found = self._candidates(rgb)
+        if found is None:
+            return 0
+        boxes, weights = found
+        count, own = 0, max(face.box.width, face.box.height) * _DETECTED_PART
+        while len(boxes):  # non-maximum suppression: the surest one, then those away from it
+            best = boxes[int(np.argmax(weights))]
+            centre, side = best[0], float(best[1].mean())
+            inside = face.box.left <= centre[0] <= face.box.right and face.box.top <= centre[1] <= face.box.bottom
+            count += not inside and side > _SIMILAR_SIZE * own
+            away = np.linalg.norm(boxes[:, 0] - centre, axis=1) > 0.5 * side
+            boxes, weights = boxes[away], weights[away]
+        return count
+
     def _detect_in(self, rgb: Rgb, left: int, top: int) -> tuple[float, _Region] | None:
         """Score and region (in pixels of the whole picture) of the best face in a part of the picture that begins at left, top."""
+        found = self._candidates(rgb)
+        if found is None:
+            return None
+        boxes, weights = found
+        # Large faces win over small ones in the background, central ones over those at the side: the score alone hardly tells them apart.
+        size = np.array(rgb.shape[1::-1], np.float32)
+        aside = np.linalg.norm(boxes[:, 0] / size - 0.5, axis=1)
+        best = int(np.argmax(weights * boxes[:, 1].mean(axis=1) * (1 - _CENTRAL * aside)))
+        near = np.linalg.norm(boxes[:, 0] - boxes[best, 0], axis=1) < 0.3 * boxes[best, 1].mean()
+        mean = np.average(boxes[near], axis=0, weights=weights[near])
+        eyes = mean[3] - mean[2]
+        x, y = mean[0] + (left, top)
+        return float(weights[best]), _Region(float(x), float(y), float(mean[1].max()) * _CROP_SCALE, math.atan2(eyes[1], eyes[0]))
+
+    def _candidates(self, rgb: Rgb) -> tuple[Floats, Floats] | None:
+        """What may be a face: [n, 8, 2] in pixels (centre, size, right eye, left eye, nose, mouth, right ear, left ear), scores [n]."""
         square, scale, pad_x, pad_y = _letterbox(rgb)
         regressors, logits = self._detector(square[None])
         scores = _sigmoid_all(logits.reshape(-1))
         candidates = np.flatnonzero(scores > _DETECTION_SCORE)
         if not len(candidates):
             return None
-        boxes = regressors.reshape(-1, 8, 2)[candidates]  # centre, size, right eye, left eye, nose, mouth, right ear, left ear
-        boxes[:, [0, 2, 3, 4, 5, 6, 7]] += self._anchors[candidates][:, None]
-        weights = scores[candidates]
-        # Large faces win over small ones in the background: the score alone hardly tells them apart.
-        best = int(np.argmax(weights * boxes[:, 1].mean(axis=1)))
-        near = np.linalg.norm(boxes[:, 0] - boxes[best, 0], axis=1) < 0.3 * boxes[best, 1].mean()
-        mean = np.average(boxes[near], axis=0, weights=weights[near])
-        centre = (mean[0] - (pad_x, pad_y)) / scale + (left, top)
-        eyes = mean[3] - mean[2]
-        side = float(mean[1].max()) / scale * _CROP_SCALE
-        return float(weights[best]), _Region(float(centre[0]), float(centre[1]), side, math.atan2(eyes[1], eyes[0]))
-
-
-class _Network:
-    """A .tflite file, ready to run. XNNPACK is LiteRT's default on CPUs."""
-
-    def __init__(self, path: Path, threads: int):
-        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
-
-        self._interpreter: Any = Interpreter(str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
-
-    def __call__(self, values: Floats) -> list[Floats]:
-        self._interpreter.set_tensor(self._input, values)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+        boxes = regressors.reshape(-1, 8, 2)[candidates]
+        boxes[:, _PLACES] += self._anchors[candidates][:, None] - np.array([pad_x, pad_y], np.float32)
+        return np.asarray(boxes / np.float32(scale)), scores[candidates]
 
 
 def _anchors() -> Floats:

@@ -1,9 +1,10 @@
-"""Turns a video into an avatar's folder. Runs as a child process with limits, because the video may be hostile:
+"""Turns a video or a still picture into an avatar's folder. Runs as a child process with limits, because the video may be hostile:
 
     python -m gpuserver.musetalk.preparation '{"folder": …, "avatar_id": …}' < video
 
-The open video is standard input; no path of it is known here. Standard output carries one JSON object per line: {"progress": [stage,
-0..1]} any number of times, then {"result": AvatarInfo} or {"error": {slug, detail, advice}}. The parent's side is preparation_job.py.
+The open file is standard input; no path of it is known here. Standard output carries one JSON object per line: {"progress": [stage,
+0..1]} any number of times, {"analysed": QualityReport} once, then {"result": AvatarInfo} or {"error": {slug, detail, advice, extra}}.
+The parent's side is preparation_job.py.
 """
 
 from __future__ import annotations
@@ -22,19 +23,17 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gpuserver.domain import FPS, Bytes2D
+from gpuserver.domain import FPS, Bytes2D, Floats
 from gpuserver.errors import DiskFull, GpuserverError, VideoLimitExceeded
 from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
-from gpuserver.musetalk.quality import report, usable_run
-from gpuserver.wire import AvatarId, AvatarInfo
+from gpuserver.wire import AvatarId, AvatarInfo, QualityReport
 
 if TYPE_CHECKING:
-    from gpuserver.musetalk.face_track import FaceTrack
     from gpuserver.musetalk.faces import Face
-    from gpuserver.musetalk.video import Video
 
 Progress = Callable[[str, float], None]
+Analysed = Callable[[QualityReport], None]
 
 _GIB = 1 << 30
 _ADDRESS_SPACE = 6 * _GIB  # 4K video needs 1.5 GiB of it
@@ -43,6 +42,7 @@ _CPU_SECONDS = 300  # 60 s of 4K video need 100
 _OPEN_FILES = 128
 _PROGRESS_SECONDS = 0.1  # between two lines
 _JPEG_QUALITY = 88
+_WRITING = 0.1  # of the whole: making everything durable
 
 
 class PreparationRequest(BaseModel):
@@ -57,65 +57,59 @@ class PreparationRequest(BaseModel):
     mock: bool = False
 
 
-def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress) -> AvatarInfo:
-    """Read the video, follow the face, keep the longest usable part, write the folder.
+def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, analysed: Analysed) -> AvatarInfo:
+    """Turn the video or still picture into the avatar's folder. progress: told the part of the whole; analysed: the report, early.
 
     Raises Unreadable, VideoLimitExceeded, NoUsableFace; OSError of the disk passes through.
     """
     import cv2
 
-    from gpuserver.musetalk.face_track import FaceTrack
-    from gpuserver.musetalk.faces import FaceFinder
-    from gpuserver.musetalk.video import Video
+    from gpuserver.musetalk.footage import still_footage, video_footage
+    from gpuserver.musetalk.still import is_still
 
-    still = file.read(8) == b"\x89PNG\r\n\x1a\n"
-    file.seek(0)
     cv2.setNumThreads(1)  # the pictures are small: threads cost more than they save
-    track = FaceTrack(FaceFinder())
-    with Video(file, still=still) as video, AvatarWriter(request.folder) as writer:
-        _watch(video, track, writer, progress)
-        findings = track.judge(writer.width, writer.height)
-        run = usable_run(findings, still=still)
-        progress("writing", 0.0)
-        writer.keep(run.start, run.stop)
-        faces = track.faces(run)
+    still = is_still(file)
+    stages = Stages(progress, ("life",) if still else ("faces", "background") if request.apply_blur else ("faces",))
+    with AvatarWriter(request.folder) as writer:
+        shoot = still_footage if still else video_footage
+        footage = shoot(file, writer, request.apply_blur, stages.tell, analysed)
+        stages.tell("writing", 0.0)
+        faces = footage.faces
         openings = np.array([points.mouth_opening(face.landmarks) for face in faces], np.float32)
         info = AvatarInfo(
             avatar_id=request.avatar_id,
             tutor_id=request.tutor_id,
-            frames=run.length,
+            frames=len(faces),
             width=writer.width,
             height=writer.height,
-            seconds=run.length / FPS,
+            seconds=len(faces) / FPS,
             created_at=datetime.now(UTC),
             apply_blur=request.apply_blur,
             mock=request.mock,
-            quality=report(findings, run, faces, openings, cut_short=video.cut_short, apply_blur=request.apply_blur),
+            quality=footage.quality,
         )
         landmarks = np.stack([face.landmarks for face in faces])
         preview = _jpeg(writer.picture(_best_looking(faces, openings)))
         writer.finish(info, landmarks, [face.box for face in faces], openings, preview)
-    progress("writing", 1.0)
+    stages.tell("writing", 1.0)
     return info
 
 
-def _watch(video: Video, track: FaceTrack, writer: AvatarWriter, progress: Progress) -> None:
-    """Let every picture of the video go through the track and the writer."""
-    import cv2
+class Stages:
+    """Makes one progress out of that of the stages. Writing is the last of them and takes little."""
 
-    expected = max(1.0, video.expected_seconds * FPS)
-    last: Bytes2D | None = None
-    for count, picture in enumerate(video.pictures(), start=1):
-        if picture is last:
-            track.see_again()
-        else:
-            track.see(np.asarray(cv2.cvtColor(picture, cv2.COLOR_YUV2RGB_I420), np.uint8))
-        writer.add(picture)
-        last = picture
-        progress("faces", min(1.0, count / expected))
+    def __init__(self, progress: Progress, names: tuple[str, ...]):
+        self._progress = progress
+        share = (1 - _WRITING) / len(names)
+        self._spans = {name: (index * share, share) for index, name in enumerate(names)} | {"writing": (1 - _WRITING, _WRITING)}
+
+    def tell(self, stage: str, part: float) -> None:
+        """The stage has come so far: 0..1."""
+        start, share = self._spans[stage]
+        self._progress(stage, start + share * part)
 
 
-def _best_looking(faces: list[Face], openings: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> int:
+def _best_looking(faces: list[Face], openings: Floats) -> int:
     """The frame that stands for the avatar: lips closed, looking into the camera."""
     turns = np.array([abs(points.turn(face.landmarks)) for face in faces])
     return int(np.argmin(openings + turns))
@@ -150,15 +144,15 @@ class _Lines:
         sys.stdout.flush()
         self._pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        self._spoken_at = -_PROGRESS_SECONDS
+        self._spoken_at, self._stage = 0.0, ""
 
     def say(self, **line: object) -> None:
         self._pipe.write(json.dumps(line, ensure_ascii=True) + "\n")
 
     def progress(self, stage: str, part: float) -> None:
         now = time.monotonic()
-        if now - self._spoken_at >= _PROGRESS_SECONDS or part in {0.0, 1.0}:
-            self._spoken_at = now
+        if now - self._spoken_at >= _PROGRESS_SECONDS or stage != self._stage or part == 1:
+            self._spoken_at, self._stage = now, stage
             self.say(progress=[stage, round(part, 4)])
 
 
@@ -180,12 +174,12 @@ def main() -> int:
     try:
         request = PreparationRequest.model_validate_json(sys.argv[1])
         _limit_resources()
-        info = prepare(request, sys.stdin.buffer, lines.progress)
+        info = prepare(request, sys.stdin.buffer, lines.progress, lambda report: lines.say(analysed=report.model_dump()))
     except (GpuserverError, MemoryError, OSError) as error:
         known = _known(error)
         if known is None:
             raise
-        lines.say(error={"slug": known.slug, "detail": known.detail, "advice": known.advice})
+        lines.say(error={"slug": known.slug, "detail": known.detail, "advice": known.advice, "extra": known.extra})
         return 1
     lines.say(result=info.model_dump(mode="json"))
     return 0

@@ -20,8 +20,7 @@ from av.video.stream import VideoStream
 from gpuserver.domain import FPS, Bytes2D
 from gpuserver.errors import Unreadable, VideoLimitExceeded
 
-VIDEO_FORMATS = "mov,mp4,m4a,matroska,webm,avi"
-STILL_FORMATS = "png_pipe"
+VIDEO_FORMATS = "mov,mp4,m4a,matroska,webm,avi,gif"
 
 # AVColorSpace (libavutil/pixfmt.h): what a file says about its YUV matrix.
 _RGB, _BT709, _UNSPECIFIED = 0, 1, 2
@@ -53,10 +52,10 @@ class Limits:
 class Video:
     """An open video. Iterate over pictures(); afterwards `cut_short` and `seconds` are known."""
 
-    def __init__(self, file: BinaryIO, limits: Limits | None = None, *, still: bool = False):
-        """Raises Unreadable, VideoLimitExceeded. still: the file is one PNG picture, not a video."""
+    def __init__(self, file: BinaryIO, limits: Limits | None = None):
+        """Raises Unreadable, VideoLimitExceeded."""
         self._limits = limits or Limits()
-        self._container = _open(file, STILL_FORMATS if still else VIDEO_FORMATS, self._limits.pixels)
+        self._container = open_container(file, VIDEO_FORMATS, self._limits.pixels)
         try:
             self._stream = _video_stream(self._container)
             self._refuse_by_header()
@@ -177,7 +176,8 @@ def at_25_fps(timed: Iterable[tuple[float, Item]]) -> Iterator[Item]:
         yield shown
 
 
-def _open(file: BinaryIO, formats: str, pixels: int) -> InputContainer:
+def open_container(file: BinaryIO, formats: str, pixels: int) -> InputContainer:
+    """The open file as a container of one of `formats`; nothing beside it can be reached. Raises Unreadable."""
     sandbox = {"format_whitelist": formats, "protocol_whitelist": "file", "enable_drefs": "0", "max_pixels": str(pixels)}
     try:
         return av.open(file, "r", container_options=sandbox, options={"max_pixels": str(pixels)}, metadata_errors="replace")

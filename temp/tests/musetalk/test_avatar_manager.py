@@ -30,8 +30,11 @@ from gpuserver.errors import (
 from gpuserver.musetalk import avatar_manager
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.life import FRAMES
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.wire import CreateAvatar
+
+SECOND_FRAMES = 30
 
 
 def manager_in(tmp_path: Path, **settings: object) -> AvatarManager:
@@ -54,19 +57,19 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def portrait_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished folder of the sample face."""
-    manager = manager_in(tmp_path_factory.mktemp("portrait"))
-    manager.create_demo()
-    return manager.folder("demo")
+def finished(tmp_path_factory: pytest.TempPathFactory, second: Path) -> Path:
+    """A finished folder, of SECOND_FRAMES frames."""
+    manager = manager_in(tmp_path_factory.mktemp("finished"))
+    manager.create_from_file("made", second)
+    return manager.folder("made")
 
 
 @pytest.fixture
-def prepared(portrait_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preparations copy the sample face's folder instead of starting a child process."""
+def prepared(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparations copy a finished folder instead of starting a child process."""
 
     def copy(job: PreparationRequest, *_: object, **__: object) -> None:
-        for path in portrait_folder.iterdir():
+        for path in finished.iterdir():
             (job.folder / path.name).write_bytes(path.read_bytes())
 
     monkeypatch.setattr(avatar_manager, "run_preparation", copy)
@@ -116,7 +119,7 @@ def test_an_avatar_lives_from_creation_to_deletion(tmp_path: Path, manager: Avat
 
 def test_the_demo_is_the_sample_face(manager: AvatarManager) -> None:
     assert manager.create_demo().avatar_id == "demo"
-    assert manager.info("demo").frames == 1
+    assert manager.info("demo").frames == FRAMES
     assert not manager.info("demo").mock
 
 
@@ -268,14 +271,14 @@ def test_replacing_swaps_the_avatar_and_keeps_it_on_failure(tmp_path: Path, mana
     (tmp_path / "text.mp4").write_text("hello" * 99)
     with pytest.raises(Unreadable):
         manager.create_from_file("one", tmp_path / "text.mp4", replace=True)
-    assert manager.info("one").frames == 1
+    assert manager.info("one").frames == FRAMES
     manager.create_from_file("one", second, replace=True)
     assert manager.info("one").frames == 30
     assert bytes(held.frames[0].picture[0, :9]) == first  # a session that shows the old one goes on
     assert len(traces(tmp_path)) == 2
 
 
-def test_replacing_what_is_not_there_creates_it(manager: AvatarManager) -> None:
+def test_replacing_what_is_not_there_creates_it(manager: AvatarManager, prepared: None) -> None:
     assert manager.create_demo("new", replace=True).avatar_id == "new"
 
 
@@ -294,8 +297,8 @@ def test_readers_never_see_a_half_avatar_while_it_is_replaced(manager: AvatarMan
     with ThreadPoolExecutor(1) as pool:
         replacing = pool.submit(replace)
         while not done.is_set():
-            assert len(manager.read("one", load_avatar).frames) == 1
-            assert manager.info("one").frames == 1
+            assert len(manager.read("one", load_avatar).frames) == SECOND_FRAMES
+            assert manager.info("one").frames == SECOND_FRAMES
             assert manager.ids() == ["one"]
             reads += 1
         replacing.result()
@@ -307,9 +310,9 @@ def test_a_restored_plain_folder_is_an_avatar(tmp_path: Path, manager: AvatarMan
     manager.folder("saved").rename(tmp_path / "backup")
     (tmp_path / "avatars" / "saved").unlink()
     (tmp_path / "backup").rename(tmp_path / "avatars" / "saved")
-    assert manager.info("saved").frames == 1
+    assert manager.info("saved").frames == SECOND_FRAMES
     manager.create_demo("saved", replace=True)
-    assert manager.info("saved").frames == 1
+    assert manager.info("saved").frames == SECOND_FRAMES
     manager.delete("saved")
     assert traces(tmp_path) == []
 
@@ -330,7 +333,7 @@ def test_what_killed_processes_left_is_removed_at_start(tmp_path: Path, manager:
     manager.start()
     assert traces(tmp_path) == sorted(["kept", manager.folder("kept").name])
     assert [path.name for path in (root / ".uploads").iterdir()] == ["fresh"]
-    assert manager.info("kept").frames == 1
+    assert manager.info("kept").frames == SECOND_FRAMES
 
 
 def test_what_another_process_is_making_is_not_removed(tmp_path: Path, manager: AvatarManager, second: Path) -> None:

@@ -27,6 +27,9 @@ class TurnedFace:
         shape[points.NOSE_TIP] = (left + right) / 2 + next(self._turns) * (right - left) / 2
         return Face(shape, 1.0, self._face.box)
 
+    def others(self, rgb: NDArray[np.uint8], face: Face) -> int:
+        return 0
+
 
 def follow(pictures: Iterable[NDArray[np.uint8]]) -> tuple[FaceTrack, Run | None]:
     track = FaceTrack(FaceFinder())

@@ -9,18 +9,21 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clips import PORTRAIT, Clip, sample, write_clip
+from numpy.typing import NDArray
 
 from gpuserver.domain import Avatar, loop_index
 from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
 from gpuserver.musetalk import preparation_job
 from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.life import FRAMES
 from gpuserver.musetalk.preparation import PreparationRequest, _known
-from gpuserver.musetalk.preparation_job import run_preparation
+from gpuserver.musetalk.preparation_job import Watch, run_preparation
 from gpuserver.musetalk.video import Video
-from gpuserver.wire import AvatarInfo
+from gpuserver.wire import AvatarInfo, QualityReport
 
 
 def prepare(tmp_path: Path, video: Path, **request: object) -> tuple[AvatarInfo, Avatar]:
@@ -82,27 +85,58 @@ def test_the_loop_has_no_jump(tmp_path: Path) -> None:
 
 
 def test_the_still_portrait_becomes_an_avatar(tmp_path: Path) -> None:
-    info, avatar = prepare(tmp_path, PORTRAIT, still=True, tutor_id="7", mock=True)
-    assert (info.frames, info.width, info.height, info.tutor_id, info.mock) == (1, 512, 512, "7", True)
+    info, avatar = prepare(tmp_path, PORTRAIT, tutor_id="7", mock=True)
+    assert (info.frames, info.width, info.height, info.tutor_id, info.mock) == (FRAMES, 512, 512, "7", True)
+    assert (info.quality.source_frames, info.quality.used_frames) == (1, FRAMES)
     assert avatar.frames[0].landmarks.shape == (468, 2)
     assert (tmp_path / "made" / "preview.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
 
 
-def test_a_blur_that_is_not_applied_is_not_claimed(tmp_path: Path) -> None:
-    info, _ = prepare(tmp_path, PORTRAIT, still=True, apply_blur=True)
-    assert info.apply_blur
-    assert any("does not blur" in line for line in info.quality.advice)
+def sharpness(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
+    luma = picture[: picture.shape[0] * 2 // 3].astype(np.float32)
+    return float(cv2.Laplacian(luma, cv2.CV_32F)[where].var())
+
+
+@pytest.mark.parametrize("kind", ["video", "still"])
+def test_apply_blur_blurs_what_is_behind_the_person_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    path = PORTRAIT if kind == "still" else write_clip(tmp_path / "c.mp4", Clip(seconds=1.2, width=480, height=360, sway=0.03))
+    pictures = []
+    for blur in (False, True):
+        (tmp_path / str(blur)).mkdir()
+        info, avatar = prepare(tmp_path / str(blur), path, apply_blur=blur)
+        assert info.apply_blur == blur
+        assert not any("blur" in line for line in info.quality.advice)
+        pictures.append(avatar.frames[20])
+    sharp, blurred = pictures
+    height, width = avatar.height, avatar.width
+    box = sharp.face
+    face = np.zeros((height, width), np.bool_)
+    face[box.top : box.bottom, box.left : box.right] = True
+    behind = np.zeros((height, width), np.bool_)
+    behind[: box.bottom, : box.left - 2 * box.width // 3] = True
+    assert sharpness(blurred.picture, face) > 0.98 * sharpness(sharp.picture, face)
+    assert sharpness(blurred.picture, behind) < 0.4 * sharpness(sharp.picture, behind)
+
+
+def test_the_report_is_told_before_the_avatar_is_written(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    told: list[str] = []
+    watch = Watch(progress=lambda stage, part: told.append(stage), analysed=lambda report: told.append(f"report of {report.used_frames}"))
+    with write_clip(tmp_path / "c.mp4", Clip(seconds=1.2)).open("rb") as file:
+        run_preparation(PreparationRequest(folder=tmp_path / "made", avatar_id="a"), file, watch)
+    assert list(dict.fromkeys(told)) == ["faces", "report of 30", "writing"]
 
 
 def test_progress_is_told_from_beginning_to_end(tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
     (tmp_path / "made").mkdir()
     with write_clip(tmp_path / "c.mp4", Clip(seconds=1.2)).open("rb") as file:
-        run_preparation(PreparationRequest(folder=tmp_path / "made", avatar_id="a"), file, progress=lambda *step: told.append(step))
+        watch = Watch(progress=lambda *step: told.append(step))
+        run_preparation(PreparationRequest(folder=tmp_path / "made", avatar_id="a"), file, watch)
     assert told[-1] == ("writing", 1.0)
-    parts = [part for stage, part in told if stage == "faces"]
+    parts = [part for _, part in told]
     assert parts == sorted(parts)
-    assert parts[-1] == 1.0
+    assert {"faces", "writing"} == {stage for stage, _ in told}
 
 
 def test_ten_seconds_of_video_take_less_than_ten(tmp_path: Path) -> None:
@@ -118,8 +152,10 @@ def test_ten_seconds_of_video_take_less_than_ten(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_face_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NoUsableFace, match="No face"):
+    with pytest.raises(NoUsableFace, match="No face") as caught:
         prepare(tmp_path, write_clip(tmp_path / "c.mp4", Clip(seconds=1.2, faceless=((0, 9),))))
+    report = QualityReport.model_validate(caught.value.extra["report"])  # the figures come with the refusal
+    assert (report.source_frames, report.frames_without_face, report.used_frames) == (30, 30, 0)
 
 
 def test_a_clip_without_one_free_second_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -189,7 +225,7 @@ def test_cancel_ends_the_child_and_what_it_started(tmp_path: Path, no_preparatio
     pretend(no_preparation, f'sleep 300 & echo $! > {tmp_path}/pid; echo \'{{"progress": ["faces", 0.5]}}\'; wait')
     cancel = threading.Event()
     with pytest.raises(Cancelled):
-        run_script(tmp_path, cancel=cancel, progress=lambda stage, part: cancel.set())
+        run_script(tmp_path, watch=Watch(progress=lambda stage, part: cancel.set(), cancel=cancel))
     assert _is_gone(int((tmp_path / "pid").read_text()))
 
 

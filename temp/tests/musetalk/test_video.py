@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from clips import PORTRAIT, Clip, artist, portrait, sample, write_clip, write_sound_only
+from clips import PORTRAIT, Clip, artist, sample, write_clip, write_sound_only
 from numpy.typing import NDArray
 
 from gpuserver.errors import Unreadable, VideoLimitExceeded
@@ -100,13 +100,6 @@ def test_full_range_becomes_limited_range(tmp_path: Path) -> None:
     clip = Clip(seconds=0.08, codec="mjpeg", pixel_format="yuvj420p", options={"qmin": "1", "qmax": "2"})
     picture = read(write_clip(tmp_path / "j.mkv", clip))[0]
     assert np.abs(rgb(picture).astype(int) - artist(clip)(0)).mean() < 4
-
-
-def test_the_bundled_portrait_is_a_still() -> None:
-    with PORTRAIT.open("rb") as file, Video(file, still=True) as video:
-        pictures = list(video.pictures())
-    assert len(pictures) == 1
-    assert np.abs(rgb(pictures[0]).astype(int) - portrait()).mean() < 2
 
 
 def test_real_clips_have_the_frames_that_their_length_says() -> None:
