@@ -24,6 +24,7 @@ from gpuserver.domain import Speech
 from gpuserver.media.server import create_app
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.web.auth import INTERNAL_HEADER
+from gpuserver.wire import VoiceInfo
 
 SECRET = "between the two processes"
 
@@ -38,6 +39,9 @@ class StartedFakeVoice(FakeVoice):
 
     def start(self) -> None:
         pass
+
+    def choices(self) -> list[VoiceInfo]:
+        return [VoiceInfo(id=self.name, name=self.name, language="en")]
 
     def status(self) -> dict[str, object]:
         return {"voice": self.name}
