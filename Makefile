@@ -10,13 +10,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test check bench install install-tests chromium clean
+.PHONY: help run test check bench screenshots install install-tests chromium clean
 
 help:
 	@echo "make run     install into .venv, create the demo avatar on first start, serve http://127.0.0.1:9000"
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   lint, format and types"
 	@echo "make bench   print the benchmark table"
+	@echo "make screenshots  take the pictures of the page in docs/ anew"
 	@echo "make clean   remove .venv and caches; data/ stays"
 
 run: install
@@ -33,6 +34,9 @@ check: install-tests
 
 bench: install-tests
 	$(BIN)/python bench/turn.py
+
+screenshots: install-tests chromium
+	UPDATE_SCREENSHOTS=1 $(BIN)/python -m pytest temp/tests/end_to_end/test_screenshots.py
 
 install: $(VENV)/installed
 install-tests: $(VENV)/installed-tests
