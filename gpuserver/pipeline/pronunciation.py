@@ -14,7 +14,9 @@ from gpuserver.pipeline.pinyin import chinese_phonemes
 REMEMBERED = 4096  # words
 
 VOWELS = frozenset("aɑɐʌæeɛəɜᵊɚœøiɪɨᵻyoɔɒɤuʊAIOQWY")
-VOWEL_WEIGHT, CONSONANT_WEIGHT = 1.6, 1.0  # a vowel lasts longer than a consonant beside it
+# A vowel lasts longer than a consonant beside it. At 2.2, lips made from words follow those of hibari's exact durations best in width
+# and rounding (correlation 0.84 and 0.86; 0.80 at 1.0; what the sound alone tells gives 0.29 and 0.22).
+VOWEL_WEIGHT, CONSONANT_WEIGHT = 2.2, 1.0
 
 # Languages that are spelt nearly as they are spoken: letters that sound otherwise, the longest first. What is not listed is
 # taken as the IPA letter of the same shape, accents aside.

@@ -87,7 +87,7 @@ def test_a_word_has_the_phonemes_of_its_language(pronunciation: Pronunciation, w
 
 
 def test_a_word_fills_its_time_and_vowels_last_longer(pronunciation: Pronunciation) -> None:
-    timed = pronunciation.word("妈妈", "zh", 0.52)
+    timed = pronunciation.word("妈妈", "zh", 0.64)
     assert [phoneme.symbol for phoneme in timed] == list("mama")
-    assert [phoneme.seconds for phoneme in timed] == pytest.approx([0.1, 0.16, 0.1, 0.16])
+    assert [phoneme.seconds for phoneme in timed] == pytest.approx([0.1, 0.22, 0.1, 0.22])
     assert pronunciation.word("…", "en", 0.3) == []
