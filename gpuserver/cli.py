@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -15,6 +15,9 @@ from pydantic import ValidationError
 from gpuserver import __version__
 from gpuserver.config import Settings, explain
 from gpuserver.errors import AvatarExists, GpuserverError
+
+if TYPE_CHECKING:
+    from gpuserver.wire import QualityReport
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 avatars = typer.Typer(no_args_is_help=True, help="Create, list and delete avatars without a running server.")
@@ -97,12 +100,16 @@ def version() -> None:
 @avatars.command()
 def create(
     avatar_id: Annotated[str, typer.Argument(metavar="ID")] = "demo",
-    video: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, readable=True)] = None,
+    video: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, readable=True, help="A video, or a JPEG, PNG or WebP.")
+    ] = None,
+    *,
     demo: Annotated[bool, typer.Option("--demo", help="From the bundled sample face instead of a video.")] = False,
     tutor_id: Annotated[str | None, typer.Option(help="Whose avatar it is.")] = None,
+    apply_blur: Annotated[bool, typer.Option("--blur", help="Blur what is behind the person.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Swap an avatar that has this id.")] = False,
 ) -> None:
-    """Turn a video into an avatar."""
+    """Turn a video or a still picture into an avatar. Ctrl-C ends it and leaves nothing."""
     from gpuserver.musetalk.avatar_manager import AvatarManager
 
     if demo == (video is not None):
@@ -112,9 +119,11 @@ def create(
     try:
         with _progress_bar() as progress:
             if video is None:
-                created = manager.create_demo(avatar_id, replace=replace)
+                created = manager.create_demo(avatar_id, replace=replace, progress=progress)
             else:
-                created = manager.create_from_file(avatar_id, video, tutor_id=tutor_id, replace=replace, progress=progress)
+                created = manager.create_from_file(
+                    avatar_id, video, apply_blur=apply_blur, tutor_id=tutor_id, replace=replace, progress=progress, analysed=_print_report
+                )
     except AvatarExists as error:
         raise AvatarExists(error.detail, advice="Choose another ID, or add --replace.") from error
     print(f"{created.message}: {created.avatar_id} in {created.avatar_path}")
@@ -146,13 +155,21 @@ def _on_ready(supervised: bool) -> Callable[[], None] | None:
     return Lifeline().ready
 
 
+def _print_report(report: QualityReport) -> None:
+    """What the video is like, as soon as it is known: there is still time to press Ctrl-C and film another one."""
+    seconds = f"{report.used_frames / 25:.1f} of {report.source_frames / 25:.1f} s are used"
+    print(f"{seconds}; the face is {report.face_width} pixels wide, the mouth {report.mouth_width}.", file=sys.stderr)
+    for sentence in report.advice:
+        print(f"- {sentence}", file=sys.stderr)
+
+
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[str, float], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("starting", total=1.0)
+        task = bar.add_task("starting", total=1.0)  # prints during the bar go above it
         yield lambda stage, done: bar.update(task, description=stage, completed=done)
 
 

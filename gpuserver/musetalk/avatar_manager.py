@@ -26,6 +26,7 @@ from gpuserver.errors import (
 )
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
+from gpuserver.musetalk.film_job import make_film
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
 from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, CreateAvatar
@@ -225,6 +226,19 @@ class AvatarManager:
     def preview(self, avatar_id: str) -> Path:
         """A JPEG file. Raises AvatarNotFound."""
         return self._shelf.version(avatar_id) / PREVIEW
+
+    def made_film(self, avatar_id: str) -> Path | None:
+        """The idle loop as an MP4 file if it has been made. Raises AvatarNotFound."""
+        film = self._shelf.film(avatar_id)
+        return film if film.is_file() else None
+
+    def film(self, avatar_id: str) -> Path:
+        """The idle loop as an MP4 file; made now, in a child process, if it is not there yet. Raises AvatarNotFound, GpuserverError."""
+        with self._shelf.filming(avatar_id), room_on_disk():
+            film = self._shelf.film(avatar_id)
+            if not film.is_file():
+                make_film(self._shelf.version(avatar_id), film)
+        return film
 
     def choose(self, avatar_id: str | None, tutor_id: str) -> str:
         """The avatar of a session: the one asked for, else the newest of the tutor, else one that is named after the tutor.

@@ -5,6 +5,7 @@
     data/avatars/.locks/<id>             held by the process that is making this avatar
     data/avatars/.state/<id>             its time of change is when the avatar was last used
     data/avatars/.uploads/               videos on their way in
+    data/avatars/.films/<id>.<version>.mp4  the idle loop as a film, made when it is first asked for
 
 A link is what makes replacing atomic: rename(2) swaps one link for another in one step on every file system, while a folder can
 only be moved away and back, with a moment of nothing in between (and RENAME_EXCHANGE is neither in Python nor on every file system).
@@ -43,10 +44,11 @@ class AvatarShelf:
         self._versions = self.root / ".versions"
         self._locks = self.root / ".locks"
         self._state = self.root / ".state"
+        self._films = self.root / ".films"
 
     def prepare(self) -> None:
         """Make the folders, and remove what killed processes left behind."""
-        for folder in (self.root, self.uploads, self._versions, self._locks, self._state):
+        for folder in (self.root, self.uploads, self._versions, self._locks, self._state, self._films):
             folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
 
@@ -110,6 +112,7 @@ class AvatarShelf:
             raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
         sync_folder(self.root)
         (self._state / avatar_id).unlink(missing_ok=True)
+        self._forget_films(avatar_id)
         _remove(version)
 
     def touch(self, avatar_id: str) -> None:
@@ -123,6 +126,29 @@ class AvatarShelf:
             return (self._state / avatar_id).stat().st_mtime
         except OSError:
             return None
+
+    def film(self, avatar_id: str) -> Path:
+        """Where the film of the avatar's current version is, or will be. Raises AvatarNotFound."""
+        return self._film_of(avatar_id, self.version(avatar_id))
+
+    @contextmanager
+    def filming(self, avatar_id: str) -> Iterator[None]:
+        """Only one at a time makes the film of an avatar; the others wait."""
+        with FileLock(self._locks / f"{avatar_id}.film", thread_local=False):
+            yield
+
+    def _film_of(self, avatar_id: str, version: Path) -> Path:
+        try:
+            status = version.stat()
+        except FileNotFoundError:
+            raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
+        return self._films / f"{avatar_id}.{status.st_ino:x}-{status.st_mtime_ns:x}.mp4"
+
+    def _forget_films(self, avatar_id: str, but: Path | None = None) -> None:
+        """Remove the films of an avatar's former versions."""
+        for film in self._films.glob(f"{avatar_id}.*"):  # an avatar_id has neither dots nor wildcards
+            if film != but:
+                film.unlink(missing_ok=True)
 
     def _find(self, avatar_id: str) -> Path | None:
         shown = self.root / avatar_id
@@ -142,6 +168,7 @@ class AvatarShelf:
             old = self._versions / f"{shown.name}.{secrets.token_hex(8)}"
             shown.rename(old)
         link.replace(shown)
+        self._forget_films(shown.name)
         if old is not None:
             _remove(old)
 
@@ -174,6 +201,11 @@ class AvatarShelf:
                         _log.info("removed an unfinished avatar: %s", folder.name)
             except AvatarExists:
                 continue  # another process is working on it
+        for film in self._films.iterdir():
+            avatar_id = film.name.split(".")[0]
+            with self.filming(avatar_id):
+                version = self._find(avatar_id)
+                self._forget_films(avatar_id, but=None if version is None else self._film_of(avatar_id, version))
         oldest = time.time() - _UPLOAD_SECONDS
         for upload in self.uploads.iterdir():
             with suppress(FileNotFoundError):  # another process sweeps, too

@@ -63,7 +63,7 @@ def run_preparation(
             stdin=video,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # a group of its own, so that all of it can be ended
         )
         try:
@@ -122,7 +122,7 @@ def _result(outcome: dict[str, object], code: int, errors: IO[bytes]) -> AvatarI
     raise GpuserverError("The preparation of the avatar failed.")
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """What the child needs to find Python's files and ours; no settings, no secrets."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     package = str(Path(__file__).parents[2])  # where `import gpuserver` works

@@ -43,12 +43,14 @@ class AvatarUsers(Protocol):
 def add_avatar_routes(app: web.Application, manager: AvatarManager, users: AvatarUsers, *, max_upload_mb: int) -> None:
     """Serve /v1/avatars… and /v1/jobs… from `app`. The manager must be started before the first request."""
     executor = ThreadPoolExecutor(PREPARATIONS_AT_ONCE, thread_name_prefix="preparation")
+    films = ThreadPoolExecutor(1, thread_name_prefix="film")  # a film does not wait behind a queue of preparations
     jobs = Jobs(executor)
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         yield
         await jobs.aclose()
-        executor.shutdown(wait=False, cancel_futures=True)
+        for pool in (executor, films):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def end_jobs(_app: web.Application) -> None:
         """While the sockets are still open: who follows a job learns of its end."""
@@ -57,21 +59,25 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(end_jobs)
     add_job_routes(app, jobs)
-    routes = AvatarRoutes(manager, users, executor, jobs, max_upload_bytes=max_upload_mb * 1024**2)
+    routes = AvatarRoutes(manager, users, jobs, executor, films, max_upload_bytes=max_upload_mb * 1024**2)
     app.router.add_post("/v1/avatars", routes.create)
     app.router.add_post("/v1/avatars/upload", routes.upload)
     app.router.add_get("/v1/avatars", routes.list)
     app.router.add_get("/v1/avatars/{avatar_id}", routes.show)
     app.router.add_get("/v1/avatars/{avatar_id}/preview", routes.preview)
+    app.router.add_get("/v1/avatars/{avatar_id}/idle.mp4", routes.film)
     app.router.add_delete("/v1/avatars/{avatar_id}", routes.delete)
 
 
 class AvatarRoutes:
-    def __init__(self, manager: AvatarManager, users: AvatarUsers, executor: Executor, jobs: Jobs, *, max_upload_bytes: int):
+    def __init__(
+        self, manager: AvatarManager, users: AvatarUsers, jobs: Jobs, executor: Executor, films: Executor, *, max_upload_bytes: int
+    ):
         self._manager = manager
         self._users = users
-        self._executor = executor
         self._jobs = jobs
+        self._executor = executor
+        self._films = films
         self._max_upload_bytes = max_upload_bytes
 
     async def create(self, request: web.Request) -> web.Response:
@@ -133,6 +139,14 @@ class AvatarRoutes:
         path = await asyncio.to_thread(self._manager.preview, _avatar_id(request))
         # The same id may show another face after ?replace=true: the browser asks again, a 304 is cheap.
         return web.FileResponse(path, headers={"Content-Type": "image/jpeg", "Cache-Control": "no-cache"})
+
+    async def film(self, request: web.Request) -> web.FileResponse:
+        """GET /v1/avatars/{avatar_id}/idle.mp4: the idle loop, forth and back; made when it is first asked for. Ranges are served."""
+        avatar_id = _avatar_id(request)
+        path = await asyncio.to_thread(self._manager.made_film, avatar_id)
+        if path is None:
+            path = await while_client_waits(request, self._films, lambda cancel: self._manager.film(avatar_id))
+        return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-cache"})
 
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/avatars/{avatar_id}; ?force=true ends the sessions that show it."""

@@ -21,6 +21,7 @@ class FakeAvatarManager(AvatarManager):
         self.seconds = seconds
         self.avatars: dict[str, AvatarInfo] = {}
         self.uploaded: list[bytes] = []
+        self.films_made = 0
         self.started = threading.Event()
         self.cancelled = threading.Event()
 
@@ -94,6 +95,16 @@ class FakeAvatarManager(AvatarManager):
     def preview(self, avatar_id: str) -> Path:
         path = self.folder(avatar_id) / "preview"
         path.write_bytes(b"\xff\xd8 a fake JPEG")
+        return path
+
+    def made_film(self, avatar_id: str) -> Path | None:
+        film = self.folder(avatar_id) / f"{avatar_id}.mp4"
+        return film if film.is_file() else None
+
+    def film(self, avatar_id: str) -> Path:
+        self.films_made += 1
+        path = self.folder(avatar_id) / f"{avatar_id}.mp4"
+        path.write_bytes(b"a fake film")
         return path
 
     def delete(self, avatar_id: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from clips import Clip, write_clip
 
 from gpuserver import __version__, cli
 from gpuserver.musetalk import avatar_manager
@@ -90,3 +92,29 @@ def test_create_makes_an_avatar_from_the_named_video_wherever_it_lies(tmp_path: 
     video.write_bytes(b"video")
     cli.app(["avatars", "create", "anna", str(video), "--tutor-id", "7"], standalone_mode=False)
     assert seen == [("anna", video, "7")]
+
+
+def test_ctrl_c_ends_a_creation_and_leaves_nothing(tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "teacher.mp4", Clip(seconds=8))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AVATARS_DIR": str(tmp_path / "avatars")}
+    command = [sys.executable, "-m", "gpuserver", "avatars", "create", "anna", str(video)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    versions = tmp_path / "avatars" / ".versions"
+    while not any(versions.glob("anna.*/frames.i420")) and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert list(versions.iterdir()) == []
+    assert not (tmp_path / "avatars" / "anna").exists()
+
+
+def test_create_says_what_the_video_is_like(tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "teacher.mp4", Clip(seconds=1.6, faceless=((0, 0.4),)))
+    result = _run(tmp_path, "avatars", "create", "anna", str(video), "--blur", AVATARS_DIR=str(tmp_path / "avatars"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"Avatar created successfully: anna in {tmp_path}/avatars/anna\n"
+    first, *advice = result.stderr.splitlines()
+    assert first.startswith("1.2 of 1.6 s are used; the face is ")
+    assert any("closed lips" in line for line in advice)  # the portrait smiles

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from clips import PORTRAIT, Clip, write_clip, write_sound_only
 
@@ -356,6 +358,67 @@ def test_a_damaged_avatar_is_left_out_of_the_list_and_can_be_deleted(manager: Av
     assert [info.avatar_id for info in manager.infos()] == ["good"]
     manager.delete("bad")
     assert manager.ids() == ["good"]
+
+
+# ---------------------------------------------------------------- the idle film
+
+
+def test_the_idle_film_shows_one_turn_of_the_loop(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
+    manager.create_demo("one")
+    assert manager.made_film("one") is None
+    film = manager.film("one")
+    assert manager.made_film("one") == film
+    data = film.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # a browser begins to play before it has all of it
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, str(stream.average_rate), stream.width, stream.height) == ("h264", "25", 320, 240)
+        shown = [frame.to_ndarray() for frame in container.decode(video=0)]
+    avatar = load_avatar(manager.folder("one"))
+    assert len(shown) == 2 * SECOND_FRAMES - 2
+    for position in (0, 20, SECOND_FRAMES - 1, 2 * SECOND_FRAMES - 3):
+        assert np.abs(shown[position].astype(int) - avatar.frame_at(position).picture).mean() < 2, position
+
+
+def test_a_film_goes_with_its_avatar(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
+    films = tmp_path / "avatars" / ".films"
+    manager.create_demo("one")
+    first = manager.film("one")
+    (films / "gone.1-2.mp4").touch()
+    (films / "one.1-2.part").touch()
+    manager.start()
+    assert list(films.iterdir()) == [first]
+    manager.create_demo("one", replace=True)
+    assert manager.made_film("one") is None
+    assert manager.film("one") != first
+    manager.delete("one")
+    assert list(films.iterdir()) == []
+    for use in (manager.film, manager.made_film):
+        with pytest.raises(AvatarNotFound):
+            use("one")
+
+
+def test_several_that_want_the_film_make_it_once(manager: AvatarManager, prepared: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path, film: Path) -> None:
+        made.append(film)
+        film.touch()
+
+    monkeypatch.setattr(avatar_manager, "make_film", make)
+    manager.create_demo("one")
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: manager.film("one"), range(4))) == set(made)
+    assert len(made) == 1
+
+
+def test_a_film_that_cannot_be_made_is_our_error_and_leaves_nothing(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
+    manager.create_demo("one")
+    (manager.folder("one") / "frames.i420").write_bytes(b"short")
+    with pytest.raises(GpuserverError) as caught:
+        manager.film("one")
+    assert caught.value.status == 500
+    assert list((tmp_path / "avatars" / ".films").iterdir()) == []
 
 
 # ---------------------------------------------------------------- choosing

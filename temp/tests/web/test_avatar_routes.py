@@ -128,7 +128,7 @@ async def test_an_upload_over_the_limit_is_a_413_that_names_it(client: Client) -
 
 
 @pytest.mark.parametrize("avatar_id", ["a%2Fb", "a%00", "x" * 65, "a.b", "%2e%2e%2f%2e%2e%2fetc"])
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/preview"), ("DELETE", "")])
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/preview"), ("GET", "/idle.mp4"), ("DELETE", "")])
 async def test_a_bad_id_in_the_address_is_a_400(client: Client, method: str, path: str, avatar_id: str) -> None:
     answer = await client.request(method, URL(f"/v1/avatars/{avatar_id}{path}", encoded=True))
     assert (answer.status, (await answer.json())["type"]) == (400, "urn:gpuserver:problem:invalid-avatar-id")
@@ -143,6 +143,16 @@ async def test_the_preview_is_a_jpeg_that_browsers_ask_for_again(client: Client,
     answer = await client.get("/v1/avatars/a1/preview")
     assert (answer.status, answer.content_type, answer.headers["Cache-Control"]) == (200, "image/jpeg", "no-cache")
     assert (await client.get("/v1/avatars/nobody/preview")).status == 404
+
+
+async def test_the_idle_film_is_made_once_and_served_in_ranges(client: Client, manager: FakeAvatarManager) -> None:
+    manager.add("a1")
+    answer = await client.get("/v1/avatars/a1/idle.mp4")
+    assert (answer.status, answer.content_type, await answer.read()) == (200, "video/mp4", b"a fake film")
+    part = await client.get("/v1/avatars/a1/idle.mp4", headers={"Range": "bytes=2-5"})
+    assert (part.status, part.headers["Content-Range"], await part.read()) == (206, "bytes 2-5/11", b"fake")
+    assert manager.films_made == 1
+    assert (await client.get("/v1/avatars/nobody/idle.mp4")).status == 404
 
 
 async def test_an_avatar_in_use_is_kept_unless_forced(client: Client, manager: FakeAvatarManager, users: FakeUsers) -> None:
