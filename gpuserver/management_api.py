@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
+from gpuserver.api.choices import add_choice_routes
 from gpuserver.api.health import add_health_route
 from gpuserver.api.media_client import MediaClient
 from gpuserver.api.relay import add_relay_routes
@@ -36,6 +37,7 @@ def create_app(settings: Settings, manager: AvatarManager) -> web.Application:
     add_health_route(app, media, manager, settings)
     add_avatar_routes(app, manager, media, max_upload_mb=settings.max_upload_mb)
     add_session_routes(app, media, settings)
+    add_choice_routes(app, media)
     add_relay_routes(app, media)
     add_static_routes(app, settings)
     return app

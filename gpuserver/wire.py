@@ -161,6 +161,27 @@ class VoiceInfo(Strict):
     available: bool = True
 
 
+class VoiceList(Strict):
+    """GET /v1/voices: the preferred ones first. A session that names none is spoken to in the language of each sentence."""
+
+    total: int
+    voices: list[VoiceInfo]
+
+
+class ModelInfo(Strict):
+    """A language model that CreateSession.model may name. default: it answers where a session names none."""
+
+    id: str
+    default: bool = False
+
+
+class ModelList(Strict):
+    """GET /v1/models: what the language model's server has; empty while none is reachable."""
+
+    total: int
+    models: list[ModelInfo]
+
+
 class IceServer(Strict):
     urls: list[str]
     username: str | None = None
@@ -255,6 +276,15 @@ class Interrupt(Strict):
     type: Literal["interrupt"]
 
 
+class Configure(Strict):
+    """How the answers from the next one on are thought and spoken; replaces what the session was created with."""
+
+    type: Literal["configure"]
+    voice: ShortText | None = None
+    rate: Annotated[float, Field(ge=0.5, le=2.0)] = 1.0
+    model: ShortText | None = None
+
+
 class WebRtcOffer(Tolerant):
     type: Literal["webrtc_offer"]
     sdp: Annotated[str, Field(min_length=1, max_length=64_000)]
@@ -269,7 +299,9 @@ class Ping(Tolerant):
     type: Literal["ping"]
 
 
-ClientMessage = Annotated[Ask | Say | LegacyText | Interrupt | WebRtcOffer | WebRtcIceCandidate | Ping, Field(discriminator="type")]
+ClientMessage = Annotated[
+    Ask | Say | LegacyText | Interrupt | Configure | WebRtcOffer | WebRtcIceCandidate | Ping, Field(discriminator="type")
+]
 
 
 # ---------------------------------------------------------------- WebSocket, server to client

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
+from gpuserver.media.choice_routes import add_choice_routes
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import rtc_configuration
@@ -93,6 +94,7 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(say_goodbye)
     add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name)
+    add_choice_routes(app, voice, language_model)
     add_session_routes(app, registry, peers, settings, internal_secret(settings))
     add_websocket_routes(app, registry, peers)
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)

@@ -21,6 +21,7 @@ from gpuserver.web.problem import invalid_input
 from gpuserver.wire import (
     Ask,
     ClientMessage,
+    Configure,
     ErrorEvent,
     Interrupt,
     LegacyText,
@@ -112,6 +113,8 @@ class SessionSocket:
                 await self._session.ask(message.content)
             case Interrupt():
                 await self._session.interrupt()
+            case Configure():
+                self._session.configure(voice=message.voice, rate=message.rate, model=message.model)
             case WebRtcOffer():
                 await self._answer(message)
             case WebRtcIceCandidate():

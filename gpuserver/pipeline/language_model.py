@@ -18,6 +18,7 @@ from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.llm_openai import OpenAiModel
 from gpuserver.pipeline.reasoning import ReasoningFilter
+from gpuserver.wire import ModelInfo
 
 PROBE_SECONDS = 1.0  # how long a server may take to list its models
 STALL_SECONDS = 15.0  # without a token in the middle of an answer
@@ -33,6 +34,10 @@ class ReportingModel(LanguageModel, Protocol):
     def start(self) -> None: ...
 
     def status(self) -> dict[str, object]: ...
+
+    async def choices(self) -> list[ModelInfo]:
+        """What a session may name as its model, at most FRESH_SECONDS old; empty while no server lists any."""
+        ...
 
 
 class Server(Protocol):
@@ -131,6 +136,18 @@ class ModelRouter:
         last = self._last
         return {"model": last.model if last else None, "fallback": last.fallback if last else None, "message": self._failure}
 
+    async def choices(self) -> list[ModelInfo]:
+        """The models of the server that answers; a server that says nothing is waited for PROBE_SECONDS."""
+        for server in self._servers:
+            try:
+                models = await self._models(server)
+            except LanguageModelFailed:
+                continue
+            if models:
+                default = self._default(server, models)
+                return [ModelInfo(id=model, default=model in {default, f"{default}:latest"}) for model in models]
+        return []
+
     async def aclose(self) -> None:
         """Stop looking, close the clients."""
         if self._first_look is not None:
@@ -181,6 +198,13 @@ class ModelRouter:
             advice = f"Pull it with: ollama pull {wanted}" if server.kind == OllamaModel.kind else f"It has: {', '.join(models[:10])}."
             raise LanguageModelFailed(f"The {server.kind} at {server.base_url} has no model {wanted}.", advice=advice)
         return Choice(server, models[0], f"The model {wanted} is not there, {models[0]} answers.")
+
+    def _default(self, server: Server, models: list[str]) -> str:
+        """Which of the models answers a question that names none; "" where none would."""
+        try:
+            return self._pick(server, server.model, models).model
+        except LanguageModelFailed:
+            return ""
 
     async def _models(self, server: Server) -> list[str]:
         """The server's list, at most FRESH_SECONDS old. Raises LanguageModelFailed, also from memory."""

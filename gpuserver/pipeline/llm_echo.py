@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from gpuserver.domain import Message, Token
 from gpuserver.pipeline.language import language_of
+from gpuserver.wire import ModelInfo
 
 NAME = "echo"
 LONGEST_QUOTE = 400  # characters of the question that are repeated
@@ -34,6 +35,9 @@ class EchoModel:
 
     def status(self) -> dict[str, object]:
         return {"model": NAME, "fallback": self._fallback}
+
+    async def choices(self) -> list[ModelInfo]:
+        return []
 
     async def aclose(self) -> None:
         """Nothing is held."""

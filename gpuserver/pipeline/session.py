@@ -57,7 +57,7 @@ class Session:
         self.created_at = datetime.now(UTC)
         self._request = request
         self._studio = studio
-        self._model = request.model or settings.model
+        self._tutors_model = settings.model
         self._idle_limit = settings.idle_seconds
         self._on_idle = on_idle
         self._conversation = Conversation(request.system_prompt, (Message(item.role, item.content) for item in request.history))
@@ -91,6 +91,11 @@ class Session:
         """Silence now; what waits is dropped too. The `interrupted` events say how long it took."""
         self.touch()
         self._silence()
+
+    def configure(self, *, voice: str | None, rate: float, model: str | None) -> None:
+        """Think and speak like this from the next answer on. None: as without a wish."""
+        self.touch()
+        self._request = self._request.model_copy(update={"voice": voice, "rate": rate, "model": model})
 
     def touch(self) -> None:
         """A sign of life: the idle time begins anew."""
@@ -221,7 +226,7 @@ class Session:
             Scene(self.avatar, self.stage) if self.connected else None,
             self.publish,
             messages=[] if line.verbatim else self._conversation.messages(line.text),
-            model=self._model,
+            model=self._request.model or self._tutors_model,
             voice=self._request.voice,
             rate=self._request.rate,
         )

@@ -31,6 +31,7 @@ class FakeMediaServer:
         app = web.Application(middlewares=[problem_middleware])
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/sessions", self._create)
+        app.router.add_get("/v1/voices", self._voices)
         app.router.add_get("/v1/sessions", self._list)
         app.router.add_get("/v1/sessions/{session_id}", self._show)
         app.router.add_delete("/v1/sessions/{session_id}", self._delete)
@@ -42,6 +43,9 @@ class FakeMediaServer:
     async def _health(self, _request: web.Request) -> web.Response:
         components = {"voice": {"voice": "hibari", "fallback": "edge-tts is not reachable: hibari speaks (English only)"}}
         return web.json_response({"status": "healthy", "active_sessions": len(self.sessions), "components": components})
+
+    async def _voices(self, _request: web.Request) -> web.Response:
+        return web.json_response({"total": 1, "voices": [{"id": "hibari", "name": "Hibari", "language": "en", "available": True}]})
 
     async def _create(self, request: web.Request) -> web.Response:
         require_internal(request, SECRET)

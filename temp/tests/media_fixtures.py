@@ -24,7 +24,7 @@ from gpuserver.domain import Speech
 from gpuserver.media.server import create_app
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.web.auth import INTERNAL_HEADER
-from gpuserver.wire import VoiceInfo
+from gpuserver.wire import ModelInfo, VoiceInfo
 
 SECRET = "between the two processes"
 
@@ -53,6 +53,9 @@ class StartedFakeModel(FakeLanguageModel):
 
     def status(self) -> dict[str, object]:
         return {"model": self.name}
+
+    async def choices(self) -> list[ModelInfo]:
+        return [ModelInfo(id=self.name, default=True), ModelInfo(id="another")]
 
 
 class MediaServer:

@@ -112,6 +112,26 @@ async def test_an_invalid_message_gets_a_problem_and_the_socket_stays_open(media
     await event(socket, "pong")
 
 
+async def test_a_client_may_choose_another_model_from_the_next_question_on(media: MediaServer) -> None:
+    socket = await media.socket(await media.create(model="first"))
+    for message in (
+        {"type": "ask", "text": "One?"},
+        {"type": "configure", "model": "second", "rate": 1.5},
+        {"type": "ask", "text": "Two?"},
+    ):
+        await socket.send_json(message)
+        if message["type"] == "ask":
+            await event(socket, "trace")
+    assert media.model.models == ["first", "second"]
+
+
+@pytest.mark.parametrize("wish", [{"rate": 0.4}, {"rate": 2.1}, {"voice": "x" * 201}, {"volume": 1.0}])
+async def test_what_no_voice_can_do_is_refused(media: MediaServer, wish: dict[str, object]) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_json({"type": "configure", **wish})
+    assert (await event(socket, "error"))["error"]["status"] == 400
+
+
 async def test_a_binary_frame_is_not_understood(media: MediaServer) -> None:
     socket = await media.socket(await media.create())
     await socket.send_bytes(b'{"type": "ping"}')

@@ -201,3 +201,24 @@ class Clock:
 
 def router(url: str, clock: Callable[[], float]) -> ModelRouter:
     return ModelRouter([OllamaModel(url, "tiny:latest", 0.4)], strict=False, monotonic=clock)
+
+
+async def test_the_choices_are_the_models_of_the_server_that_answers(make_settings: MakeSettings) -> None:
+    async with fake_ollama(models=("small:1b", "tiny:latest")) as (_, url):
+        model = make_language_model(make_settings(ollama_base_url=url, llm_default_model="tiny"))
+        assert [(choice.id, choice.default) for choice in await model.choices()] == [("small:1b", False), ("tiny:latest", True)]
+        await model.aclose()
+
+
+async def test_models_can_be_chosen_where_the_wanted_one_is_missing(make_settings: MakeSettings) -> None:
+    async with fake_ollama(models=("small:1b",)) as (_, url):
+        model = make_language_model(make_settings(llm="ollama", ollama_base_url=url, llm_default_model="big:70b"))
+        assert [(choice.id, choice.default) for choice in await model.choices()] == [("small:1b", False)]
+        await model.aclose()
+
+
+async def test_without_a_server_there_is_nothing_to_choose(make_settings: MakeSettings) -> None:
+    for llm in ("auto", "ollama", "echo"):
+        model = make_language_model(make_settings(llm=llm, ollama_base_url=NOWHERE))
+        assert await model.choices() == []
+        await model.aclose()

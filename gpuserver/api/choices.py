@@ -1,0 +1,17 @@
+"""GET /v1/voices and /v1/models: passed on to the media server, which speaks and asks the language model."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gpuserver.api.media_client import MediaClient
+
+
+def add_choice_routes(app: web.Application, media: MediaClient) -> None:
+    """Serve both lists from `app`."""
+
+    async def pass_on(request: web.Request) -> web.Response:
+        return (await media.send("GET", request.path)).response()
+
+    app.router.add_get("/v1/voices", pass_on)
+    app.router.add_get("/v1/models", pass_on)
