@@ -17,6 +17,7 @@ help:
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   lint, format and types"
 	@echo "make bench   print the benchmark table"
+	@echo "make soak    what takes too long for the tests: kill -9 at a hundred random moments"
 	@echo "make screenshots  take the pictures of the page in docs/ anew"
 	@echo "make clean   remove .venv and caches; data/ stays"
 
@@ -37,6 +38,9 @@ bench: install-tests
 
 screenshots: install-tests chromium
 	UPDATE_SCREENSHOTS=1 $(BIN)/python -m pytest temp/tests/end_to_end/test_screenshots.py
+
+soak: install-tests
+	$(BIN)/python -m soak.creation_kills
 
 install: $(VENV)/installed
 install-tests: $(VENV)/installed-tests
