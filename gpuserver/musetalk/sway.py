@@ -6,7 +6,10 @@ picture's border, so that nothing tears, nothing is uncovered, and straight edge
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuserver.domain import Bytes2D, Floats
 from gpuserver.musetalk import landmarks as points
@@ -59,7 +62,7 @@ class Sway:
         moved = np.empty_like(source)
         ways = ((y, at, cv2.INTER_CUBIC), (u, half, cv2.INTER_LINEAR), (v, half, cv2.INTER_LINEAR))
         for target, (plane, where, how) in zip(planes(moved), ways, strict=True):
-            target[...] = cv2.remap(plane, where, np.empty(0), how, borderMode=cv2.BORDER_REPLICATE)
+            target[...] = _remap(plane, where, how)
         return moved
 
     def landmarks(self, displacement: Floats) -> Floats:
@@ -68,9 +71,16 @@ class Sway:
 
         moved = self._landmarks
         for _ in range(3):  # p' = p + d(p'): a contraction, for the field is smooth; three steps leave less than 0.001 pixels
-            at = moved.astype(np.float32)[:, None]
-            moved = self._landmarks + cv2.remap(displacement, at, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+            moved = self._landmarks + _remap(displacement, moved.astype(np.float32)[:, None], cv2.INTER_LINEAR)[:, 0]
         return np.asarray(moved, np.float32)
+
+
+def _remap(source: NDArray[Any], where: Floats, how: int) -> NDArray[Any]:
+    """`source` at the points `where` [h, w, 2]. In two maps: OpenCV 5.0.0 reads one map of two channels wrongly when INTER_LINEAR."""
+    import cv2
+
+    x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
+    return cv2.remap(source, x, y, how, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _fields(landmarks: Floats, person: Floats, width: int, height: int) -> Floats:
