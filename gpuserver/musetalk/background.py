@@ -28,6 +28,7 @@ _GUIDE_PART = 1 / 48  # radius of the guided filter, of the picture's longer sid
 _GUIDE_SMOOTH = 0.0015  # its epsilon: contrast (of 1, squared) that counts as an edge
 _SURE = (0.15, 0.85)  # mask values that become 0 and 1
 _FACE_PART = 0.94  # the face itself is never blurred: its oval, a little smaller, for the mesh reaches to its edge …
+_NEXT_TO_NOTHING = 1e-4  # a share of background below which there is none to take a mean of
 _FACE_SOFT = 0.025  # … and softly, a part of its width
 
 
@@ -43,8 +44,9 @@ def silhouette(finder: PersonFinder, rgb: NDArray[np.uint8]) -> Silhouette:
     """rgb: [h, w, 3]."""
     import cv2
 
-    mask = np.rint(finder.find(rgb) * 255).astype(np.uint8)
-    luma = cv2.cvtColor(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    small = np.asarray(cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    mask = np.rint(finder.find(small) * 255).astype(np.uint8)
+    luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     return Silhouette(mask, np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.uint8))
 
 
@@ -79,27 +81,20 @@ class BackgroundBlur:
         person = self._person(y, mask, landmarks)
         half = np.asarray(cv2.resize(person, (u.shape[1], u.shape[0]), interpolation=cv2.INTER_AREA), np.float32)
         blurred = np.empty_like(picture)
-        for target, plane, weight, factor in zip(
-            planes(blurred), (y, u, v), (person, half, half), (self._factor, self._factor / 2, self._factor / 2), strict=True
-        ):
-            behind = _blurred_behind(plane, weight, factor)
-            mixed = behind + weight * (plane - behind)
-            target[...] = np.where(weight >= 1, plane, np.clip(mixed + 0.5, 0, 255)).astype(np.uint8)
+        new_y, new_u, new_v = planes(blurred)
+        _blur_behind((y,), person, self._factor, (new_y,))
+        _blur_behind((u, v), half, self._factor / 2, (new_u, new_v))
         return blurred
 
     def _person(self, luma: Bytes2D, mask: Floats, landmarks: Floats) -> Floats:
         """The mask in the picture's size, 0..1, with the picture's own edges."""
         import cv2
 
-        person = _guided(np.asarray(cv2.resize(mask, self._size, interpolation=cv2.INTER_CUBIC), np.float32), luma)
+        slope, offset = _guide(mask, luma)
         low, high = _SURE
-        person = np.clip((person - low) / (high - low), 0, 1)
-        oval = landmarks[list(points.FACE_OVAL)]
-        centre = oval.mean(axis=0)
-        face = np.zeros(luma.shape, np.float32)
-        cv2.fillPoly(face, [np.rint((oval - centre) * _FACE_PART + centre).astype(np.int32)], 1.0)
-        soft = cv2.GaussianBlur(face, (0, 0), max(0.5, _FACE_SOFT * float(np.ptp(oval[:, 0]))))
-        return np.asarray(np.maximum(person, soft), np.float32)
+        line = slope * luma + offset  # of the guided filter, at every pixel of the picture
+        person = np.clip((line - low) / (high - low), 0, 1)
+        return np.asarray(np.maximum(person, cv2.resize(_face(landmarks, luma.shape), self._size)), np.float32)
 
 
 def _weights(frames: int) -> NDArray[np.float32]:
@@ -108,38 +103,53 @@ def _weights(frames: int) -> NDArray[np.float32]:
     return np.asarray(np.exp(-(change**2) / (2 * _MOTION_SIGMA**2) - frames**2 / (2 * _TIME_SIGMA**2)), np.float32)
 
 
-def _guided(mask: Floats, luma: Bytes2D) -> Floats:
-    """The mask with the edges of the picture (guided filter: He, Sun and Tang 2010), computed at half the size (He and Sun 2015)."""
+def _guide(mask: Floats, luma: Bytes2D) -> tuple[Floats, Floats]:
+    """Slope and offset [h, w] of the line that makes the mask out of the picture's luma around each pixel: a mask with its edges.
+
+    Guided filter (He, Sun and Tang 2010), computed at half the size (He and Sun 2015).
+    """
     import cv2
 
     height, width = luma.shape
     small = (width // 2, height // 2)
     guide = np.asarray(cv2.resize(luma, small, interpolation=cv2.INTER_AREA), np.float32) / np.float32(255)
-    wanted = np.asarray(cv2.resize(mask, small, interpolation=cv2.INTER_AREA), np.float32)
+    wanted = np.asarray(cv2.resize(mask, small, interpolation=cv2.INTER_LINEAR), np.float32)
     side = 2 * max(1, round(max(small) * _GUIDE_PART)) + 1
-
-    def mean(values: Floats) -> Floats:
-        return np.asarray(cv2.blur(values, (side, side)), np.float32)
-
-    guide_mean, mask_mean = mean(guide), mean(wanted)
-    variance = mean(guide * guide) - guide_mean**2
-    slope = (mean(guide * wanted) - guide_mean * mask_mean) / (variance + _GUIDE_SMOOTH)
-    offset = mask_mean - slope * guide_mean
-    slope, offset = (
-        np.asarray(cv2.resize(mean(values), (width, height), interpolation=cv2.INTER_LINEAR), np.float32) for values in (slope, offset)
-    )
-    return np.asarray(slope * (luma.astype(np.float32) / np.float32(255)) + offset, np.float32)
+    means = cv2.blur(cv2.merge([guide, wanted, guide * guide, guide * wanted]), (side, side))
+    guide_mean, mask_mean = means[..., 0], means[..., 1]
+    slope = (means[..., 3] - guide_mean * mask_mean) / (means[..., 2] - guide_mean**2 + _GUIDE_SMOOTH)
+    line = cv2.blur(cv2.merge([slope / 255, mask_mean - slope * guide_mean]), (side, side))
+    large = np.asarray(cv2.resize(line, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return large[..., 0], large[..., 1]
 
 
-def _blurred_behind(plane: Bytes2D, person: Floats, factor: float) -> Floats:
-    """The plane's background, blurred; where there is only person it is what lies around. factor: how much smaller it is computed."""
+def _face(landmarks: Floats, shape: tuple[int, ...]) -> Floats:
+    """The face's oval, 1 inside and softly 0 outside, at half the size of a picture of `shape`."""
     import cv2
 
-    height, width = plane.shape
+    oval = landmarks[list(points.FACE_OVAL)] / 2
+    centre = oval.mean(axis=0)
+    face = np.zeros((shape[0] // 2, shape[1] // 2), np.float32)
+    cv2.fillPoly(face, [np.rint((oval - centre) * _FACE_PART + centre).astype(np.int32)], 1.0)
+    return np.asarray(cv2.GaussianBlur(face, (0, 0), max(0.5, _FACE_SOFT * float(np.ptp(oval[:, 0])))), np.float32)
+
+
+def _blur_behind(sources: Sequence[Bytes2D], person: Floats, factor: float, targets: Sequence[Bytes2D]) -> None:
+    """Put the planes `sources`, with their background blurred, into `targets`. factor: how much smaller the blur is computed.
+
+    The blur is a mean over background only (a normalized convolution); where there is only person it is what lies around.
+    """
+    import cv2
+
+    height, width = person.shape
     size = (max(2, round(width / factor)), max(2, round(height / factor)))
     behind = (1 - person) ** 2  # what is half a person hardly counts
-    share = cv2.resize(behind, size, interpolation=cv2.INTER_AREA)
-    light = cv2.resize(behind * plane, size, interpolation=cv2.INTER_AREA)
-    share, light = (cv2.GaussianBlur(values, (0, 0), _COARSE_SIGMA, borderType=cv2.BORDER_REFLECT_101) for values in (share, light))
-    blurred = (light + 1e-4 * 128) / (share + 1e-4)
-    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    stack = cv2.merge([behind, *(behind * plane for plane in sources)])
+    small = cv2.resize(stack, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), _COARSE_SIGMA, borderType=cv2.BORDER_REFLECT_101)
+    mean = (small[..., 1:] + _NEXT_TO_NOTHING * 128) / (small[..., :1] + _NEXT_TO_NOTHING)
+    large = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, len(sources))
+    for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        blurred = large[..., index]
+        # Rounded to the nearest; where person is 1 this is the source itself.
+        target[...] = cv2.convertScaleAbs(blurred + person * (source - blurred))

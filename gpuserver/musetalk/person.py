@@ -27,5 +27,5 @@ class PersonFinder:
         """float32 [256, 256], 0 behind the person … 1 the person, of the picture [h, w, 3] stretched to a square."""
         import cv2
 
-        small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        small = rgb if rgb.shape[:2] == (SIDE, SIDE) else cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         return self._network(np.asarray(small[None] / np.float32(255), np.float32))[0].reshape(SIDE, SIDE)
