@@ -157,8 +157,9 @@ def _on_ready(supervised: bool) -> Callable[[], None] | None:
 
 def _print_report(report: QualityReport) -> None:
     """What the video is like, as soon as it is known: there is still time to press Ctrl-C and film another one."""
-    seconds = f"{report.used_frames / 25:.1f} of {report.source_frames / 25:.1f} s are used"
-    print(f"{seconds}; the face is {report.face_width} pixels wide, the mouth {report.mouth_width}.", file=sys.stderr)
+    if report.source_frames > 1:
+        print(f"{report.used_frames / 25:.1f} of {report.source_frames / 25:.1f} s are used.", file=sys.stderr)
+    print(f"The face is {report.face_width} pixels wide, the mouth {report.mouth_width}.", file=sys.stderr)
     for sentence in report.advice:
         print(f"- {sentence}", file=sys.stderr)
 

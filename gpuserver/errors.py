@@ -16,7 +16,7 @@ GpuserverError
 │   ├── AvatarExists, AvatarInUse
 │   └── JobEnded                 what was to be cancelled has come to its end
 ├── TooLarge (413)               a limit on bytes
-├── Unreadable (415)             not a video that can be decoded
+├── Unreadable (415)             not a video or picture that can be decoded
 ├── UnsupportedMediaType (415)   a Content-Type or Content-Encoding that is not taken
 ├── Unprocessable (422)
 │   ├── NoUsableFace, VideoLimitExceeded
@@ -167,8 +167,8 @@ class TooLarge(GpuserverError):
 
 
 class Unreadable(GpuserverError):
-    status, slug, title = 415, "unreadable-video", "This is not a video that can be read"
-    default_advice = "Send an MP4, MOV, MKV, WebM or AVI file with a video track, for example H.264 in MP4."
+    status, slug, title = 415, "unreadable-video", "This is not a video or picture that can be read"
+    default_advice = "Send a video (MP4, MOV, MKV, WebM, AVI, GIF), for example H.264 in MP4, or a picture (JPEG, PNG, WebP)."
 
 
 class UnsupportedMediaType(GpuserverError):

@@ -91,11 +91,16 @@ def _advice(figures: QualityReport) -> list[str]:
         (figures.brightness > BRIGHT, "The face is overexposed: use softer light."),
         (
             figures.frames_with_other_faces > 0,
-            f"Another face is seen for {figures.frames_with_other_faces / FPS:.1f} s; the largest in the middle is used. Film one person.",
+            f"There is another face{_when(figures)}; the largest in the middle is used. Show one person.",
         ),
         (figures.loop_jerk > JERK, "The head moves where the loop turns: hold it still in the first and the last second."),
     )
     return [sentence for applies, sentence in checks if applies]
+
+
+def _when(figures: QualityReport) -> str:
+    """For how long the other face is seen; nothing of a still picture."""
+    return f" for {figures.frames_with_other_faces / FPS:.1f} s" if figures.source_frames > 1 else ""
 
 
 def _jerk(faces: Sequence[Face]) -> float:

@@ -25,10 +25,10 @@ Rgb = NDArray[np.uint8]
 
 
 def is_still(file: BinaryIO) -> bool:
-    """Whether the file begins as a JPEG, PNG or WebP picture does. Leaves the file at its beginning."""
+    """Whether the file begins as a still picture does, also one that cannot be read. Leaves the file at its beginning."""
     head = file.read(_HEAD_BYTES)
     file.seek(0)
-    return head.startswith((b"\xff\xd8\xff", _PNG)) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head.startswith((b"\xff\xd8\xff", _PNG)) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or _is_heif(head)
 
 
 def read_still(file: BinaryIO) -> Rgb:
@@ -63,10 +63,19 @@ def to_i420(rgb: Rgb) -> Bytes2D:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
 
 
+def _is_heif(head: bytes) -> bool:
+    """HEIC of telephones, AVIF: pictures in the container of a video, which would pass for a very short one."""
+    return head[4:8] == b"ftyp" and head[8:12] in {b"heic", b"heix", b"mif1", b"avif"}
+
+
 def _refuse_by_header(file: BinaryIO) -> None:
     """The size is checked before a single pixel is decoded: a file of 100 kB may claim a gigabyte."""
     head = file.read(_PNG_HEAD.size)
     file.seek(0)
+    if _is_heif(head):
+        raise Unreadable(
+            "HEIC and AVIF pictures are not read.", advice="Save the picture as JPEG (on an iPhone: share it, or take a screenshot)."
+        )
     if head.startswith(_PNG) and len(head) == _PNG_HEAD.size:
         _, width, height = _PNG_HEAD.unpack(head)  # known without asking the decoder, which would begin to decode
     else:

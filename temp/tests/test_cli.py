@@ -115,6 +115,7 @@ def test_create_says_what_the_video_is_like(tmp_path: Path) -> None:
     result = _run(tmp_path, "avatars", "create", "anna", str(video), "--blur", AVATARS_DIR=str(tmp_path / "avatars"))
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"Avatar created successfully: anna in {tmp_path}/avatars/anna\n"
-    first, *advice = result.stderr.splitlines()
-    assert first.startswith("1.2 of 1.6 s are used; the face is ")
+    first, second, *advice = result.stderr.splitlines()
+    assert first == "1.2 of 1.6 s are used."
+    assert second.startswith("The face is ")
     assert any("closed lips" in line for line in advice)  # the portrait smiles

@@ -89,7 +89,7 @@ def test_of_two_faces_the_larger_is_used_and_the_other_reported(tmp_path: Path) 
     manager.create_from_file("a", tmp_path / "c.mp4")
     quality = manager.info("a").quality
     assert quality.frames_with_other_faces == quality.source_frames == 30
-    assert any("Another face is seen for 1.2 s" in line for line in quality.advice)
+    assert any("another face for 1.2 s" in line for line in quality.advice)
     assert load_avatar(manager.folder("a")).frames[0].face.left > 295
 
 

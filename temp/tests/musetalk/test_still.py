@@ -109,6 +109,14 @@ def test_what_shows_nothing_is_unreadable(data: bytes) -> None:
         read_still(io.BytesIO(data))
 
 
+def test_the_pictures_of_an_iphone_are_refused_with_what_to_do() -> None:
+    file = io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(999))
+    assert is_still(file)
+    with pytest.raises(Unreadable) as caught:
+        read_still(file)
+    assert "JPEG" in caught.value.advice
+
+
 # ---------------------------------------------------------------- blinking
 
 
