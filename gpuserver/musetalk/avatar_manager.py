@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import stat
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,23 +16,18 @@ from gpuserver.errors import (
     AvatarExists,
     AvatarNotFound,
     InvalidAvatarId,
-    InvalidInput,
     Unreadable,
     VideoNotFound,
-    VideoPathForbidden,
-    VideoUrlRefused,
 )
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
 from gpuserver.musetalk.film_job import make_film
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
+from gpuserver.musetalk.video_dirs import VideoDirs, open_regular
 from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, CreateAvatar
 
 SAMPLE_FACE = Path(__file__).parent / "assets" / "portrait.png"
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, concat:, data:, …
-_PLAYLISTS = frozenset({".m3u", ".m3u8", ".pls", ".mpd", ".ffconcat", ".concat", ".xspf", ".asx", ".sdp"})
 
 _log = logging.getLogger(__name__)
 Read = TypeVar("Read")
@@ -46,6 +39,7 @@ class AvatarManager:
     def __init__(self, settings: Settings):
         self._settings = settings
         self._shelf = AvatarShelf(settings.avatars_dir)
+        self._videos = VideoDirs(settings.video_dirs)
 
     @property
     def uploads_dir(self) -> Path:
@@ -74,17 +68,14 @@ class AvatarManager:
         Raises VideoUrlRefused, VideoPathForbidden, VideoNotFound, InvalidInput, and all that create_from_file() raises.
         Under development a missing video is replaced by the sample face, which the answer says.
         """
-        path = self._allowed(request.video_path)
+        watch = Watch(progress, analysed, cancel)
         try:
-            video = _open_regular(path)
-        except FileNotFoundError:
+            video = self._videos.open(request.video_path)
+        except VideoNotFound:
             if not self._settings.is_development:
-                raise VideoNotFound(f"There is no video {request.video_path}.") from None
-            return self._make(SAMPLE_FACE.open("rb"), request, replace, Watch(progress, analysed, cancel), mock=True)
-        if not self._is_allowed(_real_path(video, path)):
-            video.close()
-            raise VideoPathForbidden(f"{request.video_path} leads outside VIDEO_DIRS.")
-        return self._make(video, request, replace, Watch(progress, analysed, cancel))
+                raise
+            return self._make(SAMPLE_FACE.open("rb"), request, replace, watch, mock=True)
+        return self._make(video, request, replace, watch)
 
     def create_from_file(
         self,
@@ -105,10 +96,7 @@ class AvatarManager:
         """
         _check_id(avatar_id)
         request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
-        try:
-            opened = _open_regular(Path(os.path.realpath(video)))
-        except FileNotFoundError:
-            raise VideoNotFound(f"There is no video {video.name}.") from None
+        opened = open_regular(Path(os.path.realpath(video)))
         return self._make(opened, request, replace, Watch(progress, analysed, cancel), mock=mock)
 
     def create_demo(
@@ -127,7 +115,7 @@ class AvatarManager:
 
     def check(self, request: CreateAvatar, *, replace: bool = False) -> None:
         """What can be refused at once. Raises VideoUrlRefused, VideoPathForbidden, InvalidInput, AvatarExists."""
-        self._allowed(request.video_path)
+        self._videos.check(request.video_path)
         self.check_new(request.avatar_id, replace=replace)
 
     def check_new(self, avatar_id: str, *, replace: bool = False) -> None:
@@ -164,22 +152,6 @@ class AvatarManager:
             message += " from the sample face (mock), because there is no such video"
         _log.info("avatar %s created%s", avatar_id, " (mock)" if mock else "")
         return AvatarCreated(avatar_id=avatar_id, avatar_path=str(self._shelf.root / avatar_id), message=message, mock=mock)
-
-    def _allowed(self, video_path: str) -> Path:
-        """The path with every symbolic link followed. Raises VideoUrlRefused, VideoPathForbidden, InvalidInput."""
-        if _URL.match(video_path):
-            raise VideoUrlRefused("video_path is a URL; only files on this server are read.")
-        if Path(video_path).suffix.lower() in _PLAYLISTS:
-            raise VideoUrlRefused("video_path is a playlist; only videos are read.")
-        if "\0" in video_path:
-            raise InvalidInput("video_path contains a NUL character.")
-        path = Path(os.path.realpath(video_path))
-        if not self._is_allowed(path):
-            raise VideoPathForbidden(f"{video_path} is outside VIDEO_DIRS.")
-        return path
-
-    def _is_allowed(self, path: Path) -> bool:
-        return any(path.is_relative_to(os.path.realpath(folder)) for folder in self._settings.video_dirs)
 
     # ------------------------------------------------------------ looking
 
@@ -275,26 +247,3 @@ class AvatarManager:
 def _check_id(avatar_id: str) -> None:
     if not AVATAR_ID.fullmatch(avatar_id):
         raise InvalidAvatarId(f"{avatar_id[:80]!r} is not an avatar_id.")
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """The open file. A device or a FIFO is never opened. Raises FileNotFoundError, InvalidInput."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidInput(f"{path.name} is not a regular file.", advice="Name a video file.")
-        # Should the path become a FIFO or a link right now: do not wait for it, do not follow it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
-    except OSError as error:
-        raise InvalidInput(
-            f"{path.name[:80]} cannot be opened: {error.strerror}.", advice="Check the name and the file's permissions."
-        ) from error
-    return os.fdopen(descriptor, "rb")
-
-
-def _real_path(file: BinaryIO, fallback: Path) -> Path:
-    """Where the open file really is: a folder on the way may have become a link after the check."""
-    return Path(os.path.realpath(f"/proc/self/fd/{file.fileno()}")) if Path("/proc/self/fd").is_dir() else fallback
