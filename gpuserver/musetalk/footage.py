@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuserver.domain import FPS, Box, Bytes2D, Floats
+from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
 from gpuserver.musetalk.background import BackgroundBlur, Silhouette, silhouette, steady_mask
 from gpuserver.musetalk.face_track import FaceTrack
@@ -21,16 +22,19 @@ from gpuserver.musetalk.still import read_still, to_i420
 from gpuserver.musetalk.video import Video
 from gpuserver.wire import QualityReport
 
+_BLINKING = 0.8  # of the usual height of the eyes
+
 Progress = Callable[[str, float], None]  # the stage, and how far it is: 0..1
 Analysed = Callable[[QualityReport], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """The faces of the pictures that lie in the writer, one by one, and what a teacher should know."""
+    """The faces of the pictures that lie in the writer, one by one, and what a teacher should know. preview: the best-looking one."""
 
     faces: list[Face]
     quality: QualityReport
+    preview: int
 
 
 def video_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Progress, analysed: Analysed) -> Footage:
@@ -47,7 +51,7 @@ def video_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Pr
     writer.keep(run.start, run.stop)
     if blur:
         _blur(writer, faces, progress)
-    return Footage(faces, quality)
+    return Footage(faces, quality, _best_looking(faces))
 
 
 def still_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Progress, analysed: Analysed) -> Footage:
@@ -71,7 +75,7 @@ def still_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Pr
         writer.add(picture)
         faces.append(replace(face, landmarks=landmarks, box=_moved(face.box, landmarks - face.landmarks, width, height)))
         progress("life", len(faces) / FRAMES)
-    return Footage(faces, quality.model_copy(update={"used_frames": len(faces)}))
+    return Footage(faces, quality.model_copy(update={"used_frames": len(faces)}), preview=0)
 
 
 def _watch(video: Video, track: FaceTrack, writer: AvatarWriter, progress: Progress) -> None:
@@ -99,6 +103,15 @@ def _blur(writer: AvatarWriter, faces: list[Face], progress: Progress) -> None:
     for index, face in enumerate(faces):
         writer.change(index, behind.picture(writer.picture(index), steady_mask(seen, index), face.landmarks))
         progress("background", (len(faces) + index + 1) / (2 * len(faces)))
+
+
+def _best_looking(faces: list[Face]) -> int:
+    """The frame that stands for the avatar: lips closed, eyes open, looking into the camera."""
+    eyes = np.array([points.eye_opening(face.landmarks) for face in faces])
+    blinking = eyes < _BLINKING * np.median(eyes)
+    turns = np.array([abs(points.turn(face.landmarks)) for face in faces])
+    openings = np.array([points.mouth_opening(face.landmarks) for face in faces])
+    return int(np.argmin(openings + turns + blinking))
 
 
 def _moved(box: Box, displacements: Floats, width: int, height: int) -> Box:

@@ -61,6 +61,13 @@ def mouth_opening(landmarks: Floats) -> float:
     return float(gaps.mean() / max(mouth_width(landmarks), 1e-6))
 
 
+def eye_opening(landmarks: Floats) -> float:
+    """Height / width of the eyes, the mean of both; below about 0.15 they are closed. landmarks: [468, 2]."""
+    upper_left, lower_right = landmarks[[159, 386, LEFT_EYE_OUTER, RIGHT_EYE_INNER]], landmarks[[145, 374, LEFT_EYE_INNER, RIGHT_EYE_OUTER]]
+    left_height, right_height, left_width, right_width = np.linalg.norm(lower_right - upper_left, axis=1)
+    return float(left_height / max(left_width, 1e-6) + right_height / max(right_width, 1e-6)) / 2
+
+
 def eye_distance(landmarks: Floats) -> float:
     """The distance of the outer corners of the eyes, in pixels. landmarks: [468, 2]."""
     return float(np.linalg.norm(landmarks[RIGHT_EYE_OUTER] - landmarks[LEFT_EYE_OUTER]))

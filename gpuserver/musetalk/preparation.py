@@ -18,19 +18,16 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from gpuserver.domain import FPS, Bytes2D, Floats
+from gpuserver.domain import FPS, Bytes2D
 from gpuserver.errors import DiskFull, GpuserverError, VideoLimitExceeded
 from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
 from gpuserver.wire import AvatarId, AvatarInfo, QualityReport
-
-if TYPE_CHECKING:
-    from gpuserver.musetalk.faces import Face
 
 Progress = Callable[[str, float], None]
 Analysed = Callable[[QualityReport], None]
@@ -89,7 +86,7 @@ def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, ana
             quality=footage.quality,
         )
         landmarks = np.stack([face.landmarks for face in faces])
-        preview = _jpeg(writer.picture(_best_looking(faces, openings)))
+        preview = _jpeg(writer.picture(footage.preview))
         writer.finish(info, landmarks, [face.box for face in faces], openings, preview)
     stages.tell("writing", 1.0)
     return info
@@ -107,12 +104,6 @@ class Stages:
         """The stage has come so far: 0..1."""
         start, share = self._spans[stage]
         self._progress(stage, start + share * part)
-
-
-def _best_looking(faces: list[Face], openings: Floats) -> int:
-    """The frame that stands for the avatar: lips closed, looking into the camera."""
-    turns = np.array([abs(points.turn(face.landmarks)) for face in faces])
-    return int(np.argmin(openings + turns))
 
 
 def _jpeg(picture: Bytes2D) -> bytes:

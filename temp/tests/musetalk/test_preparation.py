@@ -12,13 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import PORTRAIT, Clip, sample, write_clip
+from clips import PORTRAIT, Clip, artist, sample, write_clip, write_video
 from numpy.typing import NDArray
 
 from gpuserver.domain import Avatar, loop_index
 from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
 from gpuserver.musetalk import preparation_job
 from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.eyelids import Eyelids
+from gpuserver.musetalk.faces import FaceFinder
 from gpuserver.musetalk.life import FRAMES
 from gpuserver.musetalk.preparation import PreparationRequest, _known
 from gpuserver.musetalk.preparation_job import Watch, run_preparation
@@ -89,7 +91,10 @@ def test_the_still_portrait_becomes_an_avatar(tmp_path: Path) -> None:
     assert (info.frames, info.width, info.height, info.tutor_id, info.mock) == (FRAMES, 512, 512, "7", True)
     assert (info.quality.source_frames, info.quality.used_frames) == (1, FRAMES)
     assert avatar.frames[0].landmarks.shape == (468, 2)
-    assert (tmp_path / "made" / "preview.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    preview = cv2.imread(str(tmp_path / "made" / "preview.jpg"))
+    shown = cv2.cvtColor(np.array(avatar.frames[0].picture), cv2.COLOR_YUV2BGR_I420)  # its eyes are open
+    assert preview is not None
+    assert np.abs(preview.astype(int) - shown).mean() < 3
 
 
 def sharpness(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
@@ -116,6 +121,26 @@ def test_apply_blur_blurs_what_is_behind_the_person_and_nothing_else(tmp_path: P
     behind[: box.bottom, : box.left - 2 * box.width // 3] = True
     assert sharpness(blurred.picture, face) > 0.98 * sharpness(sharp.picture, face)
     assert sharpness(blurred.picture, behind) < 0.4 * sharpness(sharp.picture, behind)
+
+
+def test_the_preview_does_not_blink(tmp_path: Path) -> None:
+    clip = Clip(seconds=1.2, width=512, height=512, zoom=0.6, sway=0.0)
+    draw, landmarks = artist(clip), None
+    finder = FaceFinder()
+    pictures = []
+    for index, t in enumerate(clip.times):
+        rgb = draw(t)
+        face = finder.find(rgb, landmarks)
+        assert face is not None
+        landmarks = face.landmarks
+        pictures.append(Eyelids(rgb, landmarks).closed(1.0) if index % 3 else rgb)
+    write_video(tmp_path / "c.mp4", pictures, clip, clip.times)
+    _, avatar = prepare(tmp_path, tmp_path / "c.mp4")
+    preview = cv2.imread(str(tmp_path / "made" / "preview.jpg"))
+    assert preview is not None
+    differences = [np.abs(preview[:, :, ::-1].astype(int) - picture).mean() for picture in pictures]
+    assert int(np.argmin(differences)) % 3 == 0
+    assert len(avatar.frames) == 30
 
 
 def test_the_report_is_told_before_the_avatar_is_written(tmp_path: Path) -> None:
