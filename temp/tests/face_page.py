@@ -53,7 +53,9 @@ class FacePage:
         self.choose_file(video)
         avatar_id = self.page.input_value("#upload-id")
         self.page.click("#upload-send")
-        self.page.wait_for_selector(f".card[data-avatar-id={avatar_id}]", timeout=PREPARE_MS)
+        self.page.wait_for_selector("#upload-result", timeout=PREPARE_MS)
+        self.page.click("#upload-cancel")
+        self.page.wait_for_selector(f".card[data-avatar-id={avatar_id}]")
         return avatar_id
 
     def call(self, avatar_id: str) -> None:

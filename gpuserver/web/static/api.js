@@ -55,6 +55,11 @@ export function previewUrl({ avatar_id, created_at }) {
   return `${avatar(avatar_id)}/preview?v=${encodeURIComponent(created_at)}`;
 }
 
+/** The address of an avatar's idle loop as a film. */
+export function filmUrl({ avatar_id, created_at }) {
+  return `${avatar(avatar_id)}/idle.mp4?v=${encodeURIComponent(created_at)}`;
+}
+
 /** Whether the avatar shows the bundled sample face and not a face of somebody's own. */
 export function isSample({ avatar_id, mock }) {
   return mock || avatar_id === "demo";
@@ -64,33 +69,26 @@ export function deleteAvatar(id) {
   return call(avatar(id), { method: "DELETE" });
 }
 
-/** Makes an avatar from a video file. onSent gets the share of bytes sent, 0 to 1; aborting `signal` stops it. */
-export function uploadAvatar({ avatarId, file }, { onSent, signal }) {
-  const form = new FormData();
-  form.append("avatar_id", avatarId);
-  form.append("video_file", file);
-  const request = new XMLHttpRequest(); // fetch does not tell how much has been sent
-  return new Promise((resolve, reject) => {
-    request.open("POST", "v1/avatars/upload");
-    request.upload.onprogress = ({ loaded, total }) => onSent(loaded / total);
-    request.onload = () => {
-      const body = parse(request.responseText);
-      if (request.status < 300) resolve(body);
-      else reject(new Problem({ status: request.status, ...body }));
-    };
-    request.onerror = () => reject(Problem.offline());
-    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
-    signal.addEventListener("abort", () => request.abort());
-    request.send(form);
-  });
+/** Stops a job; one that has ended meanwhile needs no stopping. */
+export function deleteJob(id) {
+  return fetch(`v1/jobs/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true }).catch(() => null);
 }
 
-function parse(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return {};
-  }
+/** What a session may name as its voice: [{id, name, language, available}]. */
+export async function listVoices() {
+  return (await call("v1/voices")).voices;
+}
+
+/** What a session may name as its language model: [{id, default}]. */
+export async function listModels() {
+  return (await call("v1/models")).models;
+}
+
+/** What the server's parts say about themselves, also while one of them is down. */
+export async function fetchComponents() {
+  const response = await fetch("health").catch(() => null);
+  const health = await response?.json().catch(() => null);
+  return health?.components ?? {};
 }
 
 export function createSession(body, signal) {

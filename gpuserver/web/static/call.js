@@ -27,7 +27,7 @@ export class Call extends EventTarget {
   /** request: the body of POST /v1/sessions. history: gives the conversation so far, for a session that replaces a lost one. */
   constructor(request, history) {
     super();
-    this.#request = request;
+    this.#request = { ...request };
     this.#history = history;
   }
 
@@ -59,6 +59,17 @@ export class Call extends EventTarget {
 
   say(text) {
     return this.#send({ type: "say", text });
+  }
+
+  /** Thinks and speaks as `settings` say, from the next answer on and in every session that replaces a lost one. */
+  configure(settings) {
+    Object.assign(this.#request, settings);
+    return this.#send({ type: "configure", ...settings });
+  }
+
+  /** A promise of the connection's RTCStatsReport; null while there is none. */
+  stats() {
+    return this.#peer?.stats() ?? null;
   }
 
   interrupt() {

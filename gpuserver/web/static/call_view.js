@@ -5,10 +5,14 @@ import { Call } from "./call.js";
 import { Conversation } from "./chat.js";
 import { byId } from "./dom.js";
 import { has, t } from "./i18n.js";
+import { anotherModel } from "./missing.js";
 import { Stage } from "./stage.js";
+import { StatsOverlay } from "./stats.js";
 import { TraceTable } from "./trace.js";
 
 const STUDENT_KEY = "student_id";
+const LASTING = new Set(["voice_fallback", "model_fallback"]); // notices that hold for more than one answer
+const LONGEST_BYTES = 250_000; // the server takes messages of 256 kB
 
 /** Who calls from this browser; made up once, so that the server can tell its callers apart. */
 function studentId() {
@@ -17,10 +21,21 @@ function studentId() {
   return id;
 }
 
+/** What the server wants to be known, in the page's language where it has words for it. */
+function noticeText(code, text) {
+  if (code === "model_fallback") {
+    const another = anotherModel(text);
+    return another ? t("missing.default_model", another) : t("missing.model");
+  }
+  return has(`notice.${code}`) ? t(`notice.${code}`) : text;
+}
+
 export class CallView {
   #stage = new Stage();
   #conversation = new Conversation();
   #trace = new TraceTable();
+  #stats = new StatsOverlay(() => this.#call?.stats());
+  #settings;
   #call = null;
   #latestTurn = 0;
   #pastTurn = 0; // turns up to this one no longer tell what the face is doing
@@ -41,8 +56,8 @@ export class CallView {
       this.#showTurn(trace.turn, "listening");
     },
     notice: ({ turn, code, text }) => {
-      const key = `notice.${code}`;
-      this.#conversation.note("notice", has(key) ? t(key) : text, `${turn}.${code}`);
+      const shown = noticeText(code, text);
+      this.#conversation.note("notice", shown, LASTING.has(code) ? shown : `${turn}.${code}`);
     },
     error: ({ turn, error }) => {
       this.#conversation.note("problem", new Problem(error).sentences().filter(Boolean).join(" "));
@@ -51,13 +66,19 @@ export class CallView {
     },
   };
 
-  constructor() {
+  /** settings: the Settings that the answers follow. */
+  constructor(settings) {
+    this.#settings = settings;
+    settings.addEventListener("change", () => this.#call?.configure(settings.chosen));
     byId("hang-up").addEventListener("click", () => this.#call?.hangUp());
     byId("interrupt").addEventListener("click", () => this.#interrupt());
     byId("composer").addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
     byId("composer").addEventListener("change", () => this.draw());
     byId("text").addEventListener("keydown", (event) => this.#typed(event));
-    document.addEventListener("keydown", ({ key }) => { if (key === "Escape") this.#interrupt(); });
+    document.addEventListener("keydown", ({ key }) => {
+      const closesSomething = document.querySelector(":popover-open, dialog[open]");
+      if (key === "Escape" && !closesSomething) this.#interrupt();
+    });
     byId("trace").addEventListener("toggle", () => this.#conversation.scrollToEnd());
     addEventListener("pagehide", () => this.#call?.hangUp());
   }
@@ -65,7 +86,8 @@ export class CallView {
   /** Calls the avatar; resolves after the end of the call, with the Problem that ended it or null. */
   async talkTo(avatar) {
     let ending = null;
-    const request = { tutor_id: avatar.tutor_id ?? "page", student_id: studentId(), avatar_id: avatar.avatar_id };
+    const caller = { tutor_id: avatar.tutor_id ?? "page", student_id: studentId() };
+    const request = { ...caller, avatar_id: avatar.avatar_id, ...this.#settings.chosen };
     const call = new Call(request, () => this.#conversation.history());
     this.#call = call;
     this.#conversation.clear();
@@ -81,6 +103,8 @@ export class CallView {
     if (matchMedia("(pointer: fine)").matches) byId("text").focus(); // on a phone this would open the keyboard over the face
     await call.run();
     this.#stage.close();
+    this.#stats.close();
+    byId("settings").hidePopover();
     this.#call = null;
     return ending;
   }
@@ -105,6 +129,10 @@ export class CallView {
     const field = byId("text");
     const text = field.value.trim();
     const mode = byId("composer").elements.mode.value;
+    if (new TextEncoder().encode(JSON.stringify(text)).length > LONGEST_BYTES) {
+      this.#conversation.note("problem", t("composer.too_long"));
+      return;
+    }
     if (!text || !this.#call?.[mode](text)) return;
     if (mode === "ask") this.#conversation.asked(text); // what is to be said word for word comes back as the answer
     this.#pastTurn = this.#latestTurn;

@@ -4,7 +4,10 @@ import { byId, element } from "./dom.js";
 import { t } from "./i18n.js";
 
 const REMEMBERED = 50; // the server takes no more lines of history
+const LONGEST_LINE = 32_000; // characters of each
+const LONGEST_HISTORY = 300_000; // characters of all, so that a session can be asked for at once
 const NEAR_END_PX = 80;
+const LONGEST_MARKUP = 300; // characters in a row that are written but not spoken, as the address of a link
 
 export class Conversation {
   #log = byId("log");
@@ -23,8 +26,10 @@ export class Conversation {
 
   /** What a session that replaces a lost one is told: [{role, content}]. */
   history() {
-    const said = this.#lines.filter(({ content }) => content.trim());
-    return said.slice(-REMEMBERED).map(({ role, content }) => ({ role, content }));
+    const said = this.#lines.filter(({ content }) => content.trim()).slice(-REMEMBERED);
+    const lines = said.map(({ role, content }) => ({ role, content: content.slice(0, LONGEST_LINE) }));
+    let room = LONGEST_HISTORY;
+    return lines.reverse().filter(({ content }) => (room -= content.length) >= 0).reverse();
   }
 
   /** The user's question. */
@@ -41,6 +46,7 @@ export class Conversation {
   /** The whole answer. */
   complete(turn, text) {
     this.#write(this.#answer(turn), text);
+    this.#announce(text);
   }
 
   /** The answer has been said as far as `text`. */
@@ -74,7 +80,8 @@ export class Conversation {
   note(kind, text, once = null) {
     if (this.#noted.has(once)) return;
     if (once) this.#noted.add(once);
-    this.#append(element("p", { className: "note", data: { kind } }, text));
+    this.#append(element("p", { className: "note", dir: "auto", data: { kind } }, text));
+    this.#announce(text);
   }
 
   #find(turn) {
@@ -86,7 +93,7 @@ export class Conversation {
   }
 
   #add(line) {
-    const bubble = element("p", { className: "bubble", data: { role: line.role } }, line.content);
+    const bubble = element("p", { className: "bubble", dir: "auto", data: { role: line.role } }, line.content);
     if (line.turn !== undefined) bubble.dataset.turn = line.turn;
     const added = { ...line, bubble };
     this.#lines.push(added);
@@ -103,7 +110,7 @@ export class Conversation {
 
   /** What was never heard does not count as said: it is greyed out, and left out of the history. */
   #cut(line) {
-    const unheard = line.content.startsWith(line.heard) ? line.content.slice(line.heard.length) : "";
+    const unheard = line.content.slice(writtenLength(line.content, line.heard));
     const note = element("em", { data: { i18n: "message.interrupted" } }, t("message.interrupted"));
     line.bubble.replaceChildren(line.heard, element("s", {}, unheard), note);
     line.bubble.dataset.interrupted = "true";
@@ -117,7 +124,23 @@ export class Conversation {
     this.scrollToEnd();
   }
 
+  /** Tells a screen reader whole texts; the log itself grows word by word, which nobody wants to be read. */
+  #announce(text) {
+    byId("announcer").textContent = text;
+  }
+
   #isAtEnd() {
     return this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < NEAR_END_PX;
   }
+}
+
+/** How much of the written text has been said once `spoken` was heard: markup, emoji and line breaks are written but not spoken. */
+function writtenLength(written, spoken) {
+  let end = 0;
+  for (const letter of spoken.replace(/\s+/g, "")) {
+    const found = written.indexOf(letter, end);
+    if (found < 0 || found - end > LONGEST_MARKUP) return written.length; // said in other words
+    end = found + letter.length;
+  }
+  return end;
 }

@@ -1,8 +1,9 @@
 /** The faces there are, as cards; the first tile adds one. */
 
-import { deleteAvatar, isSample, listAvatars, previewUrl, Problem } from "./api.js";
+import { deleteAvatar, filmUrl, isSample, listAvatars, previewUrl, Problem } from "./api.js";
 import { byId, element, showProblem } from "./dom.js";
 import { t } from "./i18n.js";
+import { comesAlive } from "./living_preview.js";
 
 export class Gallery {
   #list = byId("gallery");
@@ -21,6 +22,11 @@ export class Gallery {
     return this.#avatars.map(({ avatar_id }) => avatar_id);
   }
 
+  /** The avatar with this id. */
+  get(id) {
+    return this.#avatars.find(({ avatar_id }) => avatar_id === id);
+  }
+
   /** Fetches the faces again. */
   async refresh() {
     this.#list.setAttribute("aria-busy", "true");
@@ -37,6 +43,7 @@ export class Gallery {
 
   /** Draws what was fetched last, as after a change of the language. */
   draw() {
+    this.#list.dataset.empty = this.#avatars.length === 0;
     this.#list.replaceChildren(this.#tile(), ...this.#avatars.map((avatar) => this.#card(avatar)));
   }
 
@@ -71,6 +78,7 @@ export class Gallery {
     const call = element("span", { className: "call-pill", ariaHidden: "true" }, t("gallery.call"));
     const face = element("button", { type: "button", className: "card-face", onclick: () => this.#onCall(avatar) }, picture, call);
     face.setAttribute("aria-label", t("gallery.call_label", { name: id }));
+    comesAlive(face, filmUrl(avatar));
     const about = isSample(avatar)
       ? element("span", { className: "badge" }, t("gallery.sample"))
       : element("small", {}, t("gallery.seconds", { seconds: Math.round(avatar.seconds) }));

@@ -4,6 +4,8 @@ import { CallView } from "./call_view.js";
 import { byId } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { onLanguageChange, switchLanguage, t, translatePage } from "./i18n.js";
+import { Missing } from "./missing.js";
+import { Settings } from "./settings.js";
 import { UploadSheet } from "./upload.js";
 
 function showView(name) {
@@ -22,16 +24,19 @@ const sheet = new UploadSheet({
   onAdded: async (id) => {
     await gallery.refresh();
     gallery.say(t("gallery.added", { name: id }));
-    gallery.focus(id);
   },
+  onCall: (id) => call(gallery.get(id)),
 });
 
-const callView = new CallView();
+const settings = new Settings();
+const missing = new Missing();
+const callView = new CallView(settings);
 
 async function call(avatar) {
   showView("call");
   const problem = await callView.talkTo(avatar);
   showView("lobby");
+  missing.refresh();
   await gallery.refresh();
   gallery.focus(avatar.avatar_id);
   if (problem) gallery.showProblem(problem);
@@ -45,6 +50,9 @@ document.addEventListener("click", ({ target }) => {
 onLanguageChange(() => {
   showLanguageSwitch();
   gallery.draw();
+  settings.draw();
+  missing.draw();
   callView.draw();
 });
+missing.refresh();
 gallery.refresh();

@@ -38,6 +38,11 @@ export class Peer {
     return !["failed", "closed"].includes(this.#connection.connectionState);
   }
 
+  /** An RTCStatsReport. */
+  stats() {
+    return this.#connection.getStats();
+  }
+
   async offer() {
     await this.#connection.setLocalDescription();
     this.#send({ type: "webrtc_offer", sdp: this.#connection.localDescription.sdp });

@@ -1,4 +1,4 @@
-/** How the last answer came about: each stage in milliseconds since the question. */
+/** How the last answer came about: each stage in milliseconds since the question, as bars one below the other. */
 
 import { byId, element } from "./dom.js";
 import { t } from "./i18n.js";
@@ -10,7 +10,7 @@ export class TraceTable {
 
   clear() {
     this.#last = null;
-    byId("trace").hidden = true;
+    byId("trace").hidden = byId("stats-trace").hidden = true;
   }
 
   /** trace: {marks: {stage: ms}, model, voice}. */
@@ -23,16 +23,21 @@ export class TraceTable {
   draw() {
     if (!this.#last) return;
     const { marks, model, voice } = this.#last;
-    const reached = STAGES.filter((stage) => stage in marks);
-    const longest = Math.max(...reached.map((stage) => marks[stage]), 1);
-    const rows = reached.map((stage) => stageRow(stage, marks[stage], longest));
+    const rows = stageRows(marks);
     if (model) rows.push(plainRow("trace.model", model));
     if (voice) rows.push(plainRow("trace.voice", voice));
     byId("trace-rows").replaceChildren(...rows);
+    byId("stats-trace-rows").replaceChildren(...stageRows(marks, ["done", "interrupted"])); // the end would dwarf the rest
     const ms = marks.first_packet;
     byId("trace-summary").textContent = ms === undefined ? t("trace.summary_silent") : t("trace.summary", { ms: Math.round(ms) });
-    byId("trace").hidden = false;
+    byId("trace").hidden = byId("stats-trace").hidden = false;
   }
+}
+
+function stageRows(marks, without = []) {
+  const reached = STAGES.filter((stage) => stage in marks && !without.includes(stage));
+  const longest = Math.max(...reached.map((stage) => marks[stage]), 1);
+  return reached.map((stage) => stageRow(stage, marks[stage], longest));
 }
 
 function stageRow(stage, ms, longest) {

@@ -1,8 +1,10 @@
-/** The sheet that makes a face from a video: choose or drop a file, name it, watch it being prepared. */
+/** The sheet that makes a face from a video or picture: choose or drop it, name it, watch it being prepared, see how good it is. */
 
-import { Problem, uploadAvatar } from "./api.js";
+import { Problem } from "./api.js";
 import { byId, showProblem } from "./dom.js";
-import { t } from "./i18n.js";
+import { has, t } from "./i18n.js";
+import { AvatarJob } from "./job.js";
+import { reportView } from "./report.js";
 
 const LONGEST_ID = 64;
 
@@ -19,29 +21,35 @@ export function suggestId(fileName, taken, now = new Date()) {
 export class UploadSheet {
   #dialog = byId("upload");
   #file = null;
-  #abort = null;
+  #job = null;
+  #madeId = null;
   #takenIds;
   #onAdded;
+  #onCall;
 
-  /** takenIds: gives the ids in use. onAdded gets the id of the new avatar. */
-  constructor({ takenIds, onAdded }) {
+  /** takenIds: gives the ids in use. onAdded gets the id of a new avatar; onCall gets it when the user wants to talk at once. */
+  constructor({ takenIds, onAdded, onCall }) {
     this.#takenIds = takenIds;
     this.#onAdded = onAdded;
+    this.#onCall = onCall;
     byId("upload-file").addEventListener("change", ({ target }) => this.#choose(target.files[0]));
-    byId("upload-cancel").addEventListener("click", () => this.#dialog.close());
+    byId("upload-cancel").addEventListener("click", () => (this.#job ? this.#job.stop() : this.#dialog.close()));
+    byId("upload-call").addEventListener("click", () => {
+      this.#dialog.close();
+      this.#onCall(this.#madeId);
+    });
     byId("upload-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#send();
+      if (this.#file) this.#send();
     });
-    this.#dialog.addEventListener("close", () => this.#abort?.abort());
+    this.#dialog.addEventListener("close", () => this.#job?.stop());
     this.#acceptDrops();
   }
 
   /** Opens the sheet, with a file where one was dropped. */
   open(file = null) {
     byId("upload-form").reset();
-    byId("upload-error").hidden = true;
-    byId("upload-progress").hidden = true;
+    this.#show("choose");
     this.#choose(file);
     this.#dialog.showModal();
     byId(file ? "upload-id" : "upload-file").focus();
@@ -59,39 +67,57 @@ export class UploadSheet {
 
   async #send() {
     const avatarId = byId("upload-id").value.trim();
-    this.#abort = new AbortController();
-    this.#setBusy(true);
-    this.#showProgress(0);
+    const job = new AvatarJob();
+    this.#job = job;
+    this.#show("busy");
+    this.#showProgress({ stage: "sending", share: 0 });
     try {
-      await uploadAvatar({ avatarId, file: this.#file }, { onSent: (share) => this.#showProgress(share), signal: this.#abort.signal });
-      this.#dialog.close();
+      const wish = { avatarId, file: this.#file, blur: byId("upload-blur").checked };
+      const report = await job.make(wish, (progress) => this.#showProgress(progress));
+      this.#showResult(avatarId, report);
       this.#onAdded(avatarId);
     } catch (error) {
-      if (error instanceof Problem) showProblem(byId("upload-error"), error);
-      else if (error.name !== "AbortError") throw error;
+      if (!(error instanceof Problem)) throw error;
+      this.#show("choose");
+      showProblem(byId("upload-error"), error);
     } finally {
-      this.#abort = null;
-      this.#setBusy(false);
+      this.#job = null;
     }
   }
 
-  #setBusy(isBusy) {
-    byId("upload-error").hidden ||= isBusy;
-    byId("upload-progress").hidden = !isBusy;
-    for (const id of ["upload-send", "upload-id", "upload-file"]) byId(id).disabled = isBusy;
+  /** step: choose, busy or done. */
+  #show(step) {
+    this.#dialog.dataset.step = step;
+    byId("upload-title").textContent = t("upload.title");
+    byId("upload-error").hidden = true;
+    byId("upload-fields").disabled = step === "busy";
+    byId("upload-fields").hidden = step === "done";
+    byId("upload-progress").hidden = step !== "busy";
+    byId("upload-result").hidden = step !== "done";
+    byId("upload-send").hidden = step !== "choose";
+    byId("upload-call").hidden = step !== "done";
+    byId("upload-cancel").textContent = t({ choose: "upload.cancel", busy: "upload.stop", done: "upload.close" }[step]);
   }
 
-  /** share: of the bytes that are sent; once all are, the server prepares the face and the bar has no end in sight. */
-  #showProgress(share) {
-    const bar = byId("upload-bar");
-    if (share < 1) bar.value = share;
-    else bar.removeAttribute("value");
-    byId("upload-stage").textContent = share < 1 ? t("upload.sending", { percent: Math.round(share * 100) }) : t("upload.preparing");
+  /** stage: "sending" or a stage of the server's; share: how far that is, 0 to 1. */
+  #showProgress({ stage, share }) {
+    const key = has(`stage.${stage}`) ? `stage.${stage}` : "stage.preparing";
+    byId("upload-bar").value = share;
+    byId("upload-bar").dataset.stage = stage;
+    byId("upload-stage").textContent = t(key, { percent: Math.round(share * 100) });
+  }
+
+  #showResult(avatarId, report) {
+    this.#madeId = avatarId;
+    this.#show("done");
+    byId("upload-title").textContent = t("upload.ready", { name: avatarId });
+    byId("upload-result").replaceChildren(...(report ? [reportView(report)] : []));
+    byId("upload-call").focus();
   }
 
   #acceptDrops() {
     const hint = byId("drop-hint");
-    const isWelcome = ({ dataTransfer }) => dataTransfer.types.includes("Files") && document.body.dataset.view === "lobby" && !this.#abort;
+    const isWelcome = ({ dataTransfer }) => dataTransfer.types.includes("Files") && document.body.dataset.view === "lobby" && !this.#job;
     document.addEventListener("dragover", (event) => {
       if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault(); // without this the browser would leave the page for the file
@@ -103,7 +129,7 @@ export class UploadSheet {
       hint.hidden = true;
       const [file] = event.dataTransfer.files;
       if (!file || !isWelcome(event)) return;
-      if (this.#dialog.open) this.#choose(file);
+      if (this.#dialog.open && this.#dialog.dataset.step === "choose") this.#choose(file);
       else this.open(file);
     });
   }
