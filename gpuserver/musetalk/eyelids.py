@@ -97,8 +97,8 @@ def _close(picture: Rgb, source: Rgb, eye: _Eye, part: float) -> None:
     skin = np.maximum(upper - eye.brow, drop * _SHORTEST_SKIN)
     above = np.clip((b - (upper - skin)) / (skin + drop), 0, 1)
     shift = drop * (above * above * (3 - 2 * above))
-    at = np.stack([x - shift * eye.down[0], y - shift * eye.down[1]], axis=-1).astype(np.float32)
-    colour = cv2.remap(source, at, np.empty(0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    from_x, from_y = ((at - shift * step).astype(np.float32) for at, step in zip((x, y), eye.down, strict=True))
+    colour = cv2.remap(source, from_x, from_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     shade = 1 - _SHADE * part * np.clip(drop / max(eye.height, 1e-6), 0, 1) * above**2
     covered = np.clip(lid - b + 0.5, 0, 1) * (drop > 0)
     weight = covered[..., None]
