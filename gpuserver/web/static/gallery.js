@@ -43,7 +43,7 @@ export class Gallery {
 
   /** Draws what was fetched last, as after a change of the language. */
   draw() {
-    this.#list.dataset.empty = this.#avatars.length === 0;
+    this.#list.dataset.faces = ["none", "one"][this.#avatars.length] ?? "many";
     this.#list.replaceChildren(this.#tile(), ...this.#avatars.map((avatar) => this.#card(avatar)));
   }
 

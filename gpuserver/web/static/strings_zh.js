@@ -45,7 +45,7 @@ export const zh = {
   "report.face": "人脸大小",
   "report.face_value": "宽 {pixels} 像素",
   "report.used": "视频使用部分",
-  "report.used_value": "{all} 秒中的 {used} 秒",
+  "report.used_value": "{used} / {all} 秒",
   "report.lips": "静止时的嘴唇",
   "report.lips_closed": "闭合",
   "report.lips_parted": "微张",

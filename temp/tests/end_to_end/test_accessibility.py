@@ -40,8 +40,9 @@ FAINT = """(least) => {
     }
     return "white";
   };
-  const texts = [...document.querySelectorAll("body *")].filter((element) => element.checkVisibility() && !element.closest(":disabled, #stage")
-    && [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim()));
+  const isText = (node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim();
+  const texts = [...document.querySelectorAll("body *")].filter((element) =>
+    element.checkVisibility() && !element.closest(":disabled, #stage") && [...element.childNodes].some(isText));
   const faint = [];
   for (const element of texts) {
     const behind = ground(element);

@@ -20,8 +20,8 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> Iterator[RunningServer]:
-    wish = {"LLM": "openai", "OPENAI_BASE_URL": model.url, "LLM_DEFAULT_MODEL": MODELS[0]}
-    with running_server(tmp_path_factory.mktemp("choices"), **wish) as server:
+    folder = tmp_path_factory.mktemp("choices")
+    with running_server(folder, LLM="openai", OPENAI_BASE_URL=model.url, LLM_DEFAULT_MODEL=MODELS[0]) as server:
         yield server
 
 

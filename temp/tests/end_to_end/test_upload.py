@@ -41,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_where_nobody_is_yet_the_page_asks_for_a_face(visit: FacePage) -> None:
-    expect(visit.page.locator("#gallery[data-empty=true] #add")).to_be_visible()
+    expect(visit.page.locator("#gallery[data-faces=none] #add")).to_be_visible()
     assert visit.avatar_ids == []
 
 
