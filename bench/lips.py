@@ -1,10 +1,11 @@
 """Measures lips: how well they follow the visemes that drive them, and whether they close on p, b and m.
 
-    python bench/lips.py [CLIP …] [--text TEXT] [--keep FOLDER]
+    python bench/lips.py [CLIP …] [--text TEXT …] [--vp8 KBIT] [--tracked] [--keep FOLDER]
 
 The bundled portrait and each clip become avatars that say the text into an MP4 (H.264, crf 18), as `gpuserver render` does. The
 MP4 is decoded and the lips are found in its pictures with the face mesh, each picture looked at afresh; nothing is read from
 the engine. One row per clip; faces whose mouth is narrower than 48 pixels stand in rows of their own, after the others.
+--vp8 also measures the film as a call would show it, and --tracked as a finder sees it that follows the face from picture to picture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gpuserver.config import Settings
-from gpuserver.domain import FRAME_SECONDS, Avatar, TimedViseme, Viseme
+from gpuserver.domain import FPS, FRAME_SECONDS, Avatar, TimedViseme, Viseme, Voice
 from gpuserver.media.film import FilmReport, render_film
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
@@ -32,11 +34,17 @@ from gpuserver.musetalk.landmarks import LOWER_LIP_CENTRE, UPPER_LIP_CENTRE, eye
 from gpuserver.musetalk.mouth_listener import MouthListener
 from gpuserver.musetalk.mouth_shape import Part
 from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.pipeline.voice_espeak import EspeakVoice, is_installed
 from gpuserver.pipeline.voice_hibari import HibariVoice
 
 TEXT = (
     "Good morning. Bob and Mary make a map of the moon. Please bring my paper to the new room. "
     "Peter Piper picked a peck of pickled peppers, maybe by the bamboo pump."
+)
+# Texts that no constant of the engine was chosen by.
+OTHER_TEXTS = (
+    "Emma Brown was born on the fifth of May 1987 in Birmingham. She paid 46 pounds and 20 pence for a map of Bombay.",
+    "The weather is lovely today, so we could walk along the river and watch the boats before supper.",
 )
 LAG_WINDOW = 0.2  # seconds to each side in which the best lag is looked for
 CLOSED = 0.15  # of the clip's largest gap
@@ -63,11 +71,22 @@ class LipFigures:
     largest: float  # gap in mouth widths
 
 
-def lip_gaps(pictures: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], float]:
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """How a film is looked at. vp8: kbit/s of a second encoding, as in a call. tracked: the face is followed, not found afresh."""
+
+    vp8: int | None = None
+    tracked: bool = False
+
+    def __str__(self) -> str:
+        return ("" if self.vp8 is None else f", VP8 {self.vp8} kbit/s") + (", tracked" if self.tracked else "")
+
+
+def lip_gaps(pictures: Iterable[NDArray[np.uint8]], *, tracked: bool = False) -> tuple[NDArray[np.float64], float]:
     """The gap between the inner lips in each RGB picture, in median mouth widths (NaN where no face), and that width in pixels."""
-    finder, gaps, widths = FaceFinder(), [], []
+    finder, gaps, widths, face = FaceFinder(), [], [], None
     for picture in pictures:
-        face = finder.find(picture)
+        face = finder.find(picture, face.landmarks if tracked and face is not None else None)
         if face is None:
             gaps.append(np.nan)
             continue
@@ -111,6 +130,23 @@ def decoded(film: Path) -> Iterator[NDArray[np.uint8]]:
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
+def through_vp8(pictures: Iterable[NDArray[np.uint8]], kbit: int) -> Iterator[NDArray[np.uint8]]:
+    """The pictures as a browser would see them: VP8 with a real-time encoder's settings (those of aiortc)."""
+    import av
+
+    encoder, decoder = av.CodecContext.create("libvpx", "w"), av.CodecContext.create("vp8", "r")
+    for number, picture in enumerate(pictures):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, FPS)
+        if number == 0:
+            encoder.width, encoder.height, encoder.pix_fmt, encoder.bit_rate = frame.width, frame.height, "yuv420p", kbit * 1000
+            encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, FPS), Fraction(FPS), 3000
+            encoder.options = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0", "minrate": "0", "undershoot-pct": "100"}
+        for packet in encoder.encode(frame):
+            for seen in decoder.decode(packet):
+                yield np.asarray(seen.to_ndarray(format="rgb24"), np.uint8)
+
+
 async def film(avatar: Avatar, text: str, out: Path) -> FilmReport:
     """The avatar says the text in hibari's voice, drawn by the warp engine."""
     voice = HibariVoice()
@@ -120,19 +156,17 @@ async def film(avatar: Avatar, text: str, out: Path) -> FilmReport:
         await voice.aclose()
 
 
-def figures_of(report: FilmReport) -> LipFigures:
+def figures_of(report: FilmReport, viewing: Viewing = Viewing()) -> LipFigures:
     """The figures of a film that render_film made."""
-    gaps, width = lip_gaps(decoded(report.path))
+    pictures = decoded(report.path)
+    seen = pictures if viewing.vp8 is None else through_vp8(pictures, viewing.vp8)
+    gaps, width = lip_gaps(seen, tracked=viewing.tracked)
     return compare(gaps, width, report.visemes)
 
 
-async def sound_against_visemes(text: str) -> tuple[float, float]:
+async def sound_against_visemes(text: str, voice: Voice) -> tuple[float, float]:
     """How well lips driven by the sound alone do what the visemes of the same sound ask for: correlation, and its lag in seconds."""
-    voice = HibariVoice()
-    try:
-        pieces = [piece async for piece in voice.speak(text)]
-    finally:
-        await voice.aclose()
+    pieces = [piece async for piece in voice.speak(text)]
     known, heard = MouthListener(), MouthListener()
     wanted = np.concatenate([*(known.hear(piece) for piece in pieces), known.finish()])[:, Part.OPENING]
     made = np.concatenate([*(heard.hear(replace(piece, visemes=None)) for piece in pieces), heard.finish()])[:, Part.OPENING]
@@ -140,6 +174,18 @@ async def sound_against_visemes(text: str) -> tuple[float, float]:
     correlations = [float(np.corrcoef(wanted[3:-3], made[3 + lag : len(made) - 3 + lag])[0, 1]) for lag in lags]
     best = int(np.argmax(correlations))
     return correlations[best], lags[best] * FRAME_SECONDS
+
+
+async def sound_by_voice(text: str) -> dict[str, tuple[float, float]]:
+    """sound_against_visemes of every voice here that knows its visemes."""
+    found: dict[str, tuple[float, float]] = {}
+    voices: list[Voice] = [HibariVoice(), *([EspeakVoice()] if is_installed() else [])]
+    for voice in voices:
+        try:
+            found[voice.name] = await sound_against_visemes(text, voice)
+        finally:
+            await voice.aclose()
+    return found
 
 
 def as_table(rows: Sequence[tuple[str, LipFigures]]) -> str:
@@ -158,8 +204,10 @@ def as_table(rows: Sequence[tuple[str, LipFigures]]) -> str:
     return "\n".join(lines)
 
 
-async def measure(clips: Sequence[Path], text: str, keep: Path) -> list[tuple[str, LipFigures]]:
-    """One row for the bundled portrait, whose lips are parted at rest, and one per clip. The films are left in `keep`."""
+async def measure(
+    clips: Sequence[Path], texts: Sequence[str], keep: Path, viewings: Sequence[Viewing] = (Viewing(),)
+) -> list[tuple[str, LipFigures]]:
+    """Rows for the bundled portrait, whose lips are parted at rest, and for each clip. The films are left in `keep`."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         manager = AvatarManager(Settings(avatars_dir=Path(folder)))
@@ -169,26 +217,38 @@ async def measure(clips: Sequence[Path], text: str, keep: Path) -> list[tuple[st
             manager.create_from_file(f"clip_{number}", clip)
         names = {"portrait": "portrait (lips parted at rest)"} | {f"clip_{number}": clip.stem for number, clip in enumerate(clips)}
         for avatar_id, name in names.items():
-            report = await film(load_avatar(manager.folder(avatar_id)), text, keep / f"{name.split()[0]}.mp4")
-            rows.append((name, figures_of(report)))
+            for number, text in enumerate(texts, 1):
+                which = f", text {number}" if len(texts) > 1 else ""
+                out = keep / f"{name.split()[0]}{f'_{number}' if which else ''}.mp4"
+                report = await film(load_avatar(manager.folder(avatar_id)), text, out)
+                rows += [(f"{name}{which}{viewing}", figures_of(report, viewing)) for viewing in viewings]
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, help="videos of a face; the bundled portrait is always measured")
-    parser.add_argument("--text", default=TEXT)
+    parser.add_argument("--text", action="append", help="what is said; several times for several films")
+    parser.add_argument("--others", action="store_true", help="also say the texts that nothing was tuned by")
+    parser.add_argument("--vp8", type=int, metavar="KBIT", help="also measure after VP8 at this bit rate")
+    parser.add_argument("--tracked", action="store_true", help="also measure with a finder that follows the face")
     parser.add_argument("--keep", type=Path, help="leave the films in this folder")
     options = parser.parse_args()
+    texts = [*(options.text or [TEXT]), *(OTHER_TEXTS if options.others else ())]
+    viewings = [Viewing()]
+    viewings += [Viewing(vp8=options.vp8)] if options.vp8 else []
+    viewings += [Viewing(tracked=True)] if options.tracked else []
+    viewings += [Viewing(options.vp8, True)] if options.vp8 and options.tracked else []
     with tempfile.TemporaryDirectory() as folder:
         keep = options.keep or Path(folder)
         keep.mkdir(parents=True, exist_ok=True)
-        rows = asyncio.run(measure(options.clips, options.text, keep))
-    print(f"Text: {options.text}\nLag: best within +-{LAG_WINDOW * 1000:.0f} ms, positive: lips late. "
-          f"Closed: gap below {CLOSED:.0%} of the clip's largest.\n")  # fmt: skip
+        rows = asyncio.run(measure(options.clips, texts, keep, viewings))
+    print("\n".join(f"Text {number}: {text}" for number, text in enumerate(texts, 1)))
+    print(f"Lag: best within +-{LAG_WINDOW * 1000:.0f} ms, positive: lips late. Closed: gap below {CLOSED:.0%} of the clip's largest.\n")
     print(as_table(rows))
-    correlation, lag = asyncio.run(sound_against_visemes(options.text))
-    print(f"\nLips driven by the sound alone against lips driven by visemes: correlation {correlation:.2f} at {lag * 1000:+.0f} ms.")
+    for text in texts:
+        for voice, (correlation, lag) in asyncio.run(sound_by_voice(text)).items():
+            print(f"\nLips driven by {voice}'s sound alone against by its visemes: correlation {correlation:.2f} at {lag * 1000:+.0f} ms.")
 
 
 if __name__ == "__main__":

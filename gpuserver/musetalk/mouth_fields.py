@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from gpuserver.domain import Floats
-from gpuserver.musetalk.mouth_geometry import CHEEK, NECK, MouthGeometry, smooth_step
+from gpuserver.musetalk.mouth_geometry import CHEEK, NECK, MouthGeometry, smooth, smooth_step
 from gpuserver.musetalk.mouth_shape import Part
 
 CORNER_DROP = 0.3  # of the chin's drop
@@ -21,11 +21,12 @@ UPPER_SHARE, LIFTED_SHARE = 0.14, 0.32  # of the opening made by the upper lip, 
 UPPER_CLOSES = 0.05  # of a parted source's gap is closed by the upper lip
 LEAST_LENGTH = 0.02  # of a piece of skin, in mouth widths: contours run together at the corners
 LEAST_STRETCH = 0.35  # no piece of skin shrinks below this share of its length
-SMILE_FADES = 0.26  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
+FLATTENED = 0.4  # of a smile's curve goes when the mouth opens to speak
+SMILE_FADES = 0.34  # a parted (mostly smiling) mouth gives up this much of its width at each corner per unit of opening
 SMALL_MOUTH = (40.0, 100.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
 EXAGGERATION = 0.06  # added to the opening
 SMILE_ROUNDS = 0.07  # and this much to rounded lips
-INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
+INSET = 0.40  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,9 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
 
     # Inner lips: first closed onto the rest line, then opened.
     hold = _side_window(mouth, mouth.x)
-    corner = CORNER_DROP * chin_drop * hold
+    smiling = np.maximum(ui[np.argmin(np.abs(place))] - ui, 0)  # how far the corners are pulled up
+    serious = FLATTENED * mouth.parted * min(opening / 0.2, 1.0)
+    corner = (CORNER_DROP * chin_drop + serious * smiling) * hold
     aperture = opening * _aperture(place, opening, float(row[Part.ROUNDING]))
     share = UPPER_SHARE + (LIFTED_SHARE - UPPER_SHARE) * float(row[Part.LIFT])
     rest_line = ui + UPPER_CLOSES * gap
@@ -68,7 +71,7 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
 
     inset = INSET * mouth.parted * smooth_step(0.0, 0.05, gap)
     upper_source, lower_source = ui - inset * (ui - uo), li + inset * (lo - li)
-    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.30 * float(row[Part.PRESS]) - 0.25 * float(smooth_step(0.15, 0.5, opening))
+    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.50 * float(row[Part.PRESS]) - 0.25 * smooth(0.15, 0.5, opening)
     upper_outer_target = upper_target - (upper_source - uo) * (1 + (fuller - 1) * 0.7)
     lower_outer_target = lower_target + (lo - lower_source) * fuller
 
@@ -93,11 +96,11 @@ def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
 def _visible(opening: float, mouth: MouthGeometry) -> float:
     """The opening to draw: a small mouth articulates more, or its small openings are lost between two pixels.
 
-    Parted lips need none of it: their teeth are seen at once.
+    Parted lips need half of it: their teeth are seen at once.
     """
-    small = 1 - float(smooth_step(*SMALL_MOUTH, mouth.unit))
-    lost = min(opening / 0.10, 1.0) * (1 - 0.7 * float(smooth_step(0.20, 0.40, opening)))
-    return opening + EXAGGERATION * small * (1 - mouth.parted) * lost
+    small = 1 - smooth(*SMALL_MOUTH, mouth.unit)
+    lost = min(opening / 0.10, 1.0) * (1 - 0.7 * smooth(0.20, 0.40, opening))
+    return opening + EXAGGERATION * small * (1 - 0.5 * mouth.parted) * lost
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
@@ -140,7 +143,7 @@ def _place(mouth: MouthGeometry, x: Floats) -> Floats:
 def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
     """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
     reach = 0.94 - 0.36 * rounding
-    exponent = 1.0 - 0.28 * float(smooth_step(0.05, 0.40, opening)) - 0.30 * rounding
+    exponent = 1.0 - 0.28 * smooth(0.05, 0.40, opening) - 0.30 * rounding
     return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
 
 

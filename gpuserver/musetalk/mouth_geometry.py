@@ -21,10 +21,16 @@ CHEEK = 0.45  # above the nose's base, at the sides of the face
 CLOSED_GAP, OPEN_GAP = 0.025, 0.07  # gaps below the first are the landmarks' own noise, above the second are real
 
 
-def smooth_step(low: float, high: float, value: NDArray[np.floating] | float) -> Floats:
+def smooth_step(low: float, high: float, value: NDArray[np.floating]) -> Floats:
     """0 below `low`, 1 above `high`, a cubic in between."""
-    s = np.clip((np.asarray(value, np.float32) - low) / (high - low), 0, 1)
+    s = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return np.asarray(s * s * (3 - 2 * s), np.float32)
+
+
+def smooth(low: float, high: float, value: float) -> float:
+    """smooth_step of one number, without an array's overhead."""
+    s = min(max((value - low) / (high - low), 0.0), 1.0)
+    return s * s * (3 - 2 * s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,27 +64,42 @@ class MouthGeometry:
     @property
     def parted(self) -> float:
         """0 where the source's lips are closed, 1 where they are clearly apart."""
-        return float(smooth_step(0.02, 0.12, self.opening))
+        return smooth(0.02, 0.12, self.opening)
 
     def to_picture(self, points: Floats) -> Floats:
         """Mouth coordinates [..., 2] to pixels."""
         offset = points[..., :1] * self.across + points[..., 1:] * self.down
         return np.asarray(self.origin + self.unit * offset, np.float32)
 
-    def places(self, box: Box) -> tuple[Floats, Floats]:
-        """Mouth coordinates x and y, float32 [h, w], of the pixels of a box."""
-        right = np.arange(box.left, box.right, dtype=np.float32) - self.origin[0]
-        below = np.arange(box.top, box.bottom, dtype=np.float32)[:, None] - self.origin[1]
+    def places(self, box: Box, step: int = 1) -> tuple[Floats, Floats]:
+        """Mouth coordinates x and y, float32 [h / step, w / step], of the middles of a box's squares of `step` pixels."""
+        centre = (step - 1) / 2
+        right = np.arange(box.left, box.right, step, dtype=np.float32) + np.float32(centre - self.origin[0])
+        below = np.arange(box.top, box.bottom, step, dtype=np.float32)[:, None] + np.float32(centre - self.origin[1])
         across, down = self.across / np.float32(self.unit), self.down / np.float32(self.unit)
         return right * across[0] + below * across[1], right * down[0] + below * down[1]
 
-    def box_to_grid(self) -> NDArray[np.float64]:
-        """The affine map [2, 3] from pixels of the box to (column, row) of the grid."""
+    def box_around(self, left: float, top: float, right: float, bottom: float, multiple: int = 2) -> Box | None:
+        """The pixels around a rectangle of mouth coordinates, two inside the mouth's box; None if there are none.
+
+        The box begins on even pixels; its sides are multiples of `multiple`, which is even.
+        """
+        corners = self.to_picture(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32))
+        inner_low, inner_high = np.array([self.box.left, self.box.top]) + 2, np.array([self.box.right, self.box.bottom]) - 2
+        low = np.maximum(np.floor(corners.min(0) / 2).astype(int) * 2, inner_low)
+        wanted = -(-(np.ceil(corners.max(0)).astype(int) - low) // multiple)
+        size = np.minimum(wanted, (inner_high - low) // multiple) * multiple
+        if (size < multiple).any():
+            return None
+        return Box(int(low[0]), int(low[1]), int(low[0] + size[0]), int(low[1] + size[1]))
+
+    def box_to_grid(self, box: Box, step: int = 1) -> NDArray[np.float64]:
+        """The affine map [2, 3] from a box's squares of `step` pixels to (column, row) of the grid."""
         step_x, step_y = self.x[1] - self.x[0], self.y[1] - self.y[0]
         linear = np.stack([self.across / (self.unit * step_x), self.down / (self.unit * step_y)]).astype(np.float64)
-        corner = np.array([self.box.left, self.box.top]) - self.origin
+        corner = np.array([box.left, box.top]) + (step - 1) / 2 - self.origin
         first = np.array([self.x[0] / step_x, self.y[0] / step_y])
-        return np.column_stack([linear, linear @ corner - first])
+        return np.column_stack([linear * step, linear @ corner - first])
 
 
 def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
@@ -100,7 +121,7 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
     nose = min(float(local[face.NOSE_BASE, 1]), -0.2)
     chin = max(float(local[list(face.JAW), 1].max()), 0.35)
     x = np.linspace(left_side - 0.05, right_side + 0.05, COLUMNS, dtype=np.float32)
-    y = np.linspace(nose - CHEEK - 0.05, chin + NECK + 0.35, ROWS, dtype=np.float32)
+    y = np.linspace(nose - CHEEK - 0.05, chin + NECK + 0.12, ROWS, dtype=np.float32)
 
     upper_outer, upper_inner, lower_inner, lower_outer, opening = _lips(x, local)
     middle = float(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean())
@@ -125,7 +146,7 @@ def _lips(x: Floats, local: Floats) -> tuple[Floats, Floats, Floats, Floats, flo
     )
     line = np.asarray((upper_inner + lower_inner) / 2, np.float32)
     gap: Floats = np.maximum(lower_inner - upper_inner, 0)
-    certain = smooth_step(CLOSED_GAP, OPEN_GAP, float(gap.max()))
+    certain = smooth(CLOSED_GAP, OPEN_GAP, float(gap.max()))
     gap = _widened(np.asarray(gap * certain, np.float32))
     half = np.asarray(gap / 2, np.float32)
     top, bottom = line - half, line + half

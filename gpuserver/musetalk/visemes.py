@@ -18,8 +18,9 @@ STEP = 0.005  # seconds between the points at which the pulls are averaged
 REACH = 0.07  # seconds: a sound pulls this long before it begins and after it ends
 PAUSE = 0.12  # seconds: a silence this long closes the lips; a shorter one is spoken through
 PAUSE_ONSET = 0.03  # seconds from a pause's beginning until the lips are closed
-CLOSING, OPENING = 0.04, 0.04  # seconds that lips need to meet and to part
-JAW_FOLLOWS = 0.8  # share of the jaw's drop that a p takes back
+CLOSED = 0.03  # seconds: lips that meet stay together at least as long, so that one frame shows it and a codec keeps it
+CLOSING, OPENING = 0.05, 0.04  # seconds that lips need to meet and to part: a release is quicker
+JAW_FOLLOWS = 1.0  # share of the jaw's drop that a p takes back
 LOOK_AHEAD = FRAME_SECONDS / 2 + REACH + PAUSE  # of visemes that a frame's row depends on, beyond the frame's middle
 LOOK_BACK = 0.5
 
@@ -30,16 +31,16 @@ _TARGETS: dict[Viseme, tuple[float, ...]] = {
     Viseme.FF: (0.05, 0.02, 0.01, 0.0, 0.6, 0.8, 0.0, 0.0),
     Viseme.TH: (0.12, 0.05, 0.00, 0.0, 0.3, 0.6, 0.9, 0.0),
     Viseme.DD: (0.12, 0.05, 0.02, 0.0, 0.3, 0.7, 0.5, 0.0),
-    Viseme.KK: (0.14, 0.08, 0.01, 0.0, 0.2, 0.5, 0.1, 0.0),
+    Viseme.KK: (0.12, 0.07, 0.01, 0.0, 0.2, 0.5, 0.1, 0.0),
     Viseme.CH: (0.11, 0.03, -0.06, 0.5, 0.5, 0.9, 0.0, 0.0),
     Viseme.SS: (0.08, 0.02, 0.04, 0.0, 0.4, 1.0, 0.0, 0.0),
     Viseme.NN: (0.13, 0.06, 0.02, 0.0, 0.3, 0.6, 0.6, 0.0),
     Viseme.RR: (0.12, 0.05, -0.05, 0.4, 0.2, 0.5, 0.2, 0.0),
-    Viseme.AA: (0.37, 0.24, 0.00, 0.0, 0.3, 0.6, 0.1, 0.0),
-    Viseme.E: (0.26, 0.15, 0.05, 0.0, 0.4, 0.8, 0.1, 0.0),
-    Viseme.IH: (0.16, 0.08, 0.07, 0.0, 0.4, 0.9, 0.1, 0.0),
-    Viseme.OH: (0.28, 0.18, -0.08, 0.6, 0.1, 0.3, 0.1, 0.0),
-    Viseme.OU: (0.13, 0.09, -0.12, 1.0, 0.0, 0.1, 0.0, 0.0),
+    Viseme.AA: (0.31, 0.19, -0.01, 0.0, 0.3, 0.6, 0.1, 0.0),
+    Viseme.E: (0.22, 0.12, 0.03, 0.0, 0.4, 0.8, 0.1, 0.0),
+    Viseme.IH: (0.14, 0.07, 0.05, 0.0, 0.4, 0.9, 0.1, 0.0),
+    Viseme.OH: (0.23, 0.15, -0.08, 0.7, 0.1, 0.15, 0.1, 0.0),
+    Viseme.OU: (0.12, 0.08, -0.12, 1.0, 0.0, 0.1, 0.0, 0.0),
 }
 # How strongly a sound insists on its opening (and jaw), and on its width and rounding. A k takes the lips of its vowel.
 _STRENGTHS: dict[Viseme, tuple[float, float]] = {
@@ -78,7 +79,8 @@ def frame_rows(visemes: Sequence[TimedViseme], first: int, count: int) -> Floats
     for viseme in visemes:
         lasts = viseme.end - viseme.start
         if viseme.viseme is Viseme.PP:
-            interval = _covering_a_frame(viseme.start + 0.25 * lasts, viseme.end - 0.25 * lasts)
+            middle, half = (viseme.start + viseme.end) / 2, max(lasts / 4, CLOSED / 2)
+            interval = _covering_a_frame(middle - half, middle + half)
             pressed = np.maximum(pressed, _closure(middles, *interval))
         elif viseme.viseme is Viseme.SIL and lasts >= PAUSE:
             interval = _covering_a_frame(viseme.start + PAUSE_ONSET, viseme.end - 0.02)

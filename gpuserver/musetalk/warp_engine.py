@@ -6,16 +6,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
 from gpuserver.domain import AvatarFrame, FaceCrop, Floats, Listener, MouthJob
-from gpuserver.musetalk.mouth_fields import MouthFields, move_mouth
+from gpuserver.musetalk.mouth_fields import move_mouth
 from gpuserver.musetalk.mouth_geometry import MouthGeometry, measure_mouth
 from gpuserver.musetalk.mouth_interior import paint_interior
-from gpuserver.musetalk.mouth_light import FaceLight, measure_light, planes
+from gpuserver.musetalk.mouth_light import FaceLight, measure_light
 from gpuserver.musetalk.mouth_listener import MouthListener
 from gpuserver.musetalk.mouth_shape import rest_row
+from gpuserver.musetalk.mouth_skin import SkinMover
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +34,7 @@ class WarpEngine:
 
     def __init__(self) -> None:
         self._sources: OrderedDict[int, SourceMouth] = OrderedDict()
+        self._skin = SkinMover()
 
     def listener(self) -> Listener:
         return MouthListener()
@@ -58,33 +57,8 @@ class WarpEngine:
     def _draw(self, source: SourceMouth, row: Floats) -> FaceCrop:
         mouth = source.geometry
         fields = move_mouth(mouth, row)
-        y, u, v = _warp(source, fields)
-        paint = paint_interior(source.frame, mouth, source.light, fields, row)
+        y, u, v = self._skin.move(source.frame, mouth, fields)
+        paint = paint_interior(mouth, source.light, fields, row)
         if paint is not None:
-            paint.lay_over(y, u, v)
+            paint.lay_over((y, u, v), mouth.box, source.frame)
         return FaceCrop(mouth.box, y, u, v)
-
-
-def _warp(source: SourceMouth, fields: MouthFields) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three planes of the mouth's box with the skin moved."""
-    mouth = source.geometry
-    box = mouth.box
-    size = (box.width, box.height)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    field = cv2.warpAffine(fields.backward, mouth.box_to_grid(), size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    dx, upper, lower, side = cv2.split(field)
-    dy = np.where(side < 0, upper, lower)
-    unit = np.float32(mouth.unit)
-    map_x = unit * (dx * mouth.across[0] + dy * mouth.down[0])
-    map_y = unit * (dx * mouth.across[1] + dy * mouth.down[1])
-    half_x, half_y = map_x[::2, ::2] / 2, map_y[::2, ::2] / 2
-    map_x += np.arange(box.left, box.right, dtype=np.float32)
-    map_y += np.arange(box.top, box.bottom, dtype=np.float32)[:, None]
-    half_x += np.arange(box.left // 2, box.right // 2, dtype=np.float32)
-    half_y += np.arange(box.top // 2, box.bottom // 2, dtype=np.float32)[:, None]
-    y, u, v = planes(source.frame)
-    return (
-        cv2.remap(y, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),
-        cv2.remap(u, half_x, half_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
-        cv2.remap(v, half_x, half_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
-    )
