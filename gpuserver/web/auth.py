@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import tempfile
 from contextlib import suppress
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the supervisor needs internal_secret and nothing of aiohttp
     from aiohttp import web
 
 INTERNAL_HEADER = "X-Internal-Secret"
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")  # as secrets.token_urlsafe() makes them; safe to pass on in a header
 
 
 def internal_secret(settings: Settings) -> str:
@@ -39,11 +41,10 @@ def require_internal(request: web.Request, secret: str) -> None:
 
 
 def engine_token_of(request: web.Request) -> str:
-    """The token that a browser sent, as 'Authorization: Bearer …' or ?token=…; empty if there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip()
-    return request.query.get("token", "")
+    """The token that a browser sent, as 'Authorization: Bearer …' or ?token=…; empty if there is none, or none that can be ours."""
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    token = sent.strip() if scheme.lower() == "bearer" and sent else request.query.get("token", "")
+    return token if TOKEN.fullmatch(token) else ""
 
 
 def same_secret(given: str, expected: str) -> bool:

@@ -14,7 +14,7 @@ from gpuserver.web.problem import problem_middleware
 from gpuserver.wire import CreateSession, SessionCreated, SessionInfo, SessionList, WebRtcConfig
 
 SECRET = "the internal secret"
-TOKEN = "the engine token"
+TOKEN = "the-engine-token"
 
 
 class FakeMediaServer:

@@ -104,6 +104,16 @@ async def test_a_wrong_token_is_a_401_and_the_internal_secret_does_not_help(pair
     assert (answer.status, answer.content_type) == (401, "application/problem+json")
 
 
+@pytest.mark.parametrize("token", ["%00", "%01", "%0d%0aX: y", "%ff", "a b"])
+async def test_a_token_that_cannot_stand_in_a_header_is_a_401(pair: Pair, token: str) -> None:
+    session_id = await pair.new_session()
+    for method, path in (("POST", f"/v1/sessions/{session_id}/offer"), ("PATCH", f"/v1/sessions/{session_id}/ice")):
+        address = URL(f"{path}?token={token.replace(' ', '%20')}", encoded=True)
+        answer = await pair.client.request(method, address, json={"sdp": "o", "type": "offer"})
+        assert (answer.status, answer.content_type) == (401, "application/problem+json")
+    assert pair.media.signals == []
+
+
 async def test_an_offer_too_large_is_a_413(pair: Pair) -> None:
     session_id = await pair.new_session()
     answer = await pair.client.post(f"/v1/sessions/{session_id}/offer", json={"sdp": "x" * 200_000, "type": "offer"})

@@ -45,6 +45,12 @@ def test_a_given_secret_writes_nothing(make_settings: MakeSettings) -> None:
         ({"Authorization": "Bearer "}, "/?token=abc", "abc"),
         ({"Authorization": "Basic abc"}, "/", ""),
         ({}, "/", ""),
+        ({}, f"/?token={'x' * 128}", "x" * 128),
+        ({}, f"/?token={'x' * 129}", ""),
+        ({}, "/?token=a%00b", ""),
+        ({}, "/?token=abc%0a", ""),
+        ({}, "/?token=%E5%A4%B4", ""),
+        ({"Authorization": "Bearer a b"}, "/", ""),
     ],
 )
 def test_a_token_comes_as_bearer_or_in_the_query(headers: dict[str, str], path: str, token: str) -> None:
