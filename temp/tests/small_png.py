@@ -26,7 +26,7 @@ def write_small_png(path: Path, picture: NDArray[np.uint8]) -> None:
 
 def _reduce(frame: av.VideoFrame) -> av.VideoFrame:
     graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format="rgb24", time_base=ONCE)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=av.VideoFormat("rgb24"), time_base=ONCE)
     split, palette, use, sink = graph.add("split"), graph.add("palettegen"), graph.add("paletteuse", "dither=none"), graph.add("buffersink")
     source.link_to(split)
     split.link_to(palette, 0, 0)
