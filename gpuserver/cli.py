@@ -19,9 +19,14 @@ from gpuserver.errors import AvatarExists, GpuserverError
 if TYPE_CHECKING:
     from gpuserver.wire import QualityReport
 
+if TYPE_CHECKING:
+    from gpuserver.domain import Voice
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 avatars = typer.Typer(no_args_is_help=True, help="Create, list and delete avatars without a running server.")
 app.add_typer(avatars, name="avatars")
+
+_ONE_SENTENCE = "Recording."  # stands for a sound that is played once
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
@@ -64,28 +69,45 @@ def media(supervised: Supervised = False) -> None:
 @app.command()
 def render(
     out: Annotated[Path, typer.Argument(metavar="OUT.mp4", dir_okay=False)],
-    text: Annotated[str, typer.Option(help="What is said.")],
+    text: Annotated[str | None, typer.Option(help="What is said.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="A sound that moves the lips, instead of a text.", exists=True, dir_okay=False)] = None,
     avatar: Annotated[str, typer.Option(metavar="ID", help="Who says it.")] = "demo",
     voice: Annotated[str | None, typer.Option(help="A voice by name; the settings' one if missing.")] = None,
 ) -> None:
-    """Film an avatar that says a text, by the same pipeline as in a call."""
-    asyncio.run(_render(_settings(), avatar, text, voice, out))
+    """Film an avatar that says a text or an audio file, by the same pipeline as in a call."""
+    if (text is None) == (audio is None):
+        raise typer.BadParameter("give either --text or --audio")
+    if audio is not None:
+        asyncio.run(_render_audio(_settings(), avatar, audio, out))
+    elif text is not None:
+        asyncio.run(_render_text(_settings(), avatar, text, voice, out))
 
 
-async def _render(settings: Settings, avatar_id: str, text: str, voice_name: str | None, out: Path) -> None:
+async def _render_text(settings: Settings, avatar_id: str, text: str, voice_name: str | None, out: Path) -> None:
+    from gpuserver.pipeline.voice import make_voice
+
+    voice = make_voice(settings)
+    voice.start()
+    try:
+        await _render(settings, avatar_id, text, voice, out, voice_name=voice_name)
+    finally:
+        await voice.aclose()
+
+
+async def _render_audio(settings: Settings, avatar_id: str, audio: Path, out: Path) -> None:
+    from gpuserver.media.recording import Recording, read_sound
+
+    await _render(settings, avatar_id, _ONE_SENTENCE, Recording(read_sound(audio)), out)
+
+
+async def _render(settings: Settings, avatar_id: str, text: str, voice: Voice, out: Path, *, voice_name: str | None = None) -> None:
     from gpuserver.media.film import render_film
     from gpuserver.musetalk.avatar_files import load_avatar
     from gpuserver.musetalk.avatar_manager import AvatarManager
     from gpuserver.musetalk.warp_engine import WarpEngine
-    from gpuserver.pipeline.voice import make_voice
 
     avatar = AvatarManager(settings).read(avatar_id, load_avatar)
-    voice = make_voice(settings)
-    voice.start()
-    try:
-        film = await render_film(avatar, WarpEngine(), voice, text, out, voice_name=voice_name)
-    finally:
-        await voice.aclose()
+    film = await render_film(avatar, WarpEngine(), voice, text, out, voice_name=voice_name)
     for notice in film.notices:
         print(notice, file=sys.stderr)
     print(f"{film.path}: {film.seconds:.1f} s")

@@ -119,3 +119,12 @@ def test_create_says_what_the_video_is_like(tmp_path: Path) -> None:
     assert first == "1.2 of 1.6 s are used."
     assert second.startswith("The face is ")
     assert any("closed lips" in line for line in advice)  # the portrait smiles
+
+
+@pytest.mark.parametrize("arguments", [[], ["--text", "Hello.", "--audio", "{sound}"]], ids=["neither", "both"])
+def test_a_film_is_of_a_text_or_of_a_sound(tmp_path: Path, arguments: list[str]) -> None:
+    sound = tmp_path / "sound.wav"
+    sound.write_bytes(b"")
+    result = _run(tmp_path, "render", "film.mp4", *(each.format(sound=sound) for each in arguments))
+    assert result.returncode == 2
+    assert "either --text or --audio" in result.stderr
