@@ -17,6 +17,7 @@ from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.preparation_job import Analysed, Progress
 from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
+from gpuserver.web.bounded_pool import BoundedPool
 from gpuserver.web.interim import while_client_waits
 from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
 from gpuserver.web.jobs import Jobs
@@ -42,14 +43,14 @@ class AvatarUsers(Protocol):
 
 def add_avatar_routes(app: web.Application, manager: AvatarManager, users: AvatarUsers, *, max_upload_mb: int) -> None:
     """Serve /v1/avatars… and /v1/jobs… from `app`. The manager must be started before the first request."""
-    executor = ThreadPoolExecutor(PREPARATIONS_AT_ONCE, thread_name_prefix="preparation")
+    preparations = BoundedPool(PREPARATIONS_AT_ONCE, "preparation")
     films = ThreadPoolExecutor(1, thread_name_prefix="film")  # a film does not wait behind a queue of preparations
-    jobs = Jobs(executor)
+    jobs = Jobs(preparations)
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         yield
         await jobs.aclose()
-        for pool in (executor, films):
+        for pool in (preparations, films):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def end_jobs(_app: web.Application) -> None:
@@ -59,7 +60,7 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(end_jobs)
     add_job_routes(app, jobs)
-    routes = AvatarRoutes(manager, users, jobs, executor, films, max_upload_bytes=max_upload_mb * 1024**2)
+    routes = AvatarRoutes(manager, users, jobs, preparations, films, max_upload_bytes=max_upload_mb * 1024**2)
     app.router.add_post("/v1/avatars", routes.create)
     app.router.add_post("/v1/avatars/upload", routes.upload)
     app.router.add_get("/v1/avatars", routes.list)
@@ -71,17 +72,18 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
 
 class AvatarRoutes:
     def __init__(
-        self, manager: AvatarManager, users: AvatarUsers, jobs: Jobs, executor: Executor, films: Executor, *, max_upload_bytes: int
+        self, manager: AvatarManager, users: AvatarUsers, jobs: Jobs, preparations: BoundedPool, films: Executor, *, max_upload_bytes: int
     ):
         self._manager = manager
         self._users = users
         self._jobs = jobs
-        self._executor = executor
+        self._preparations = preparations
         self._films = films
         self._max_upload_bytes = max_upload_bytes
 
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/avatars: from a video or picture on this machine."""
+        self._preparations.check_room()  # before the body is received
         replace = query_flag(request, "replace")
         body = await read_body(request, CreateAvatar)
 
@@ -91,13 +93,12 @@ class AvatarRoutes:
         if wants_job(request):
             await asyncio.to_thread(self._manager.check, body, replace=replace)
             return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed)))
-        return _created(await while_client_waits(request, self._executor, make))
+        return _created(await while_client_waits(request, self._preparations, make))
 
     async def upload(self, request: web.Request) -> web.Response:
         """POST /v1/avatars/upload: from a video or picture in the request."""
         replace = query_flag(request, "replace")
-        if wants_job(request):
-            self._jobs.check_room()  # before the body is received
+        self._preparations.check_room()
         folder, limit = self._manager.uploads_dir, self._max_upload_bytes
         async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit) as form:
             body, video = _parse_upload(request, form)
@@ -115,9 +116,9 @@ class AvatarRoutes:
                 )
 
             if not wants_job(request):
-                return _created(await while_client_waits(request, self._executor, make))
+                return _created(await while_client_waits(request, self._preparations, make))
             await asyncio.to_thread(self._manager.check_new, body.avatar_id, replace=replace)
-            self._jobs.check_room()  # from here on nothing may fail: the file is the job's
+            self._preparations.check_room()  # from here on nothing may fail: the file is the job's
             video = form.take()
             remove = partial(video.unlink, missing_ok=True)
             return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed), cleanup=remove))

@@ -12,13 +12,11 @@ from concurrent.futures import Executor, Future
 import structlog
 
 from gpuserver import wire
-from gpuserver.errors import Cancelled, GpuserverError, JobEnded, JobNotFound, TooManyJobs
+from gpuserver.errors import Cancelled, GpuserverError, JobEnded, JobNotFound
 from gpuserver.wire import AvatarCreated, QualityReport
 
-MOST_QUEUED = 16
 MOST_ENDED = 100  # jobs that are remembered …
 REMEMBERED_SECONDS = 3600.0  # … for so long
-RETRY_AFTER_SECONDS = 15
 
 Work = Callable[["Job"], AvatarCreated]
 log = structlog.get_logger(__name__)
@@ -63,7 +61,7 @@ class Job:
 
 
 class Jobs:
-    """All jobs of this process. The executor says how many run at once."""
+    """All jobs of this process. The executor says how many run at once, and may turn more away."""
 
     def __init__(self, executor: Executor, clock: Callable[[], float] = time.monotonic):
         self._executor = executor
@@ -74,19 +72,12 @@ class Jobs:
         self._ended_at: dict[str, float] = {}  # in the order of their ends
 
     def start(self, avatar_id: str, work: Work, *, cleanup: Callable[[], None] | None = None) -> Job:
-        """Queue `work`. cleanup: blocking, called once after the end, however the job ends. Raises TooManyJobs."""
-        self.check_room()
+        """Queue `work`. cleanup: blocking, called once after the end, however the job ends. Raises TooManyJobs (the executor)."""
         job = Job(avatar_id)
-        self._jobs[job.job_id] = job
         self._futures[job.job_id] = self._executor.submit(_begin, job, work)
+        self._jobs[job.job_id] = job
         self._tasks[job.job_id] = asyncio.create_task(self._follow(job, cleanup), name=f"job {job.job_id}")
         return job
-
-    def check_room(self) -> None:
-        """Raises TooManyJobs."""
-        queued = sum(job.state.state == "queued" for job in self._jobs.values())
-        if queued >= MOST_QUEUED:
-            raise TooManyJobs(f"{queued} avatars wait for their creation already.", retry_after=RETRY_AFTER_SECONDS)
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""

@@ -17,9 +17,9 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from gpuserver.config import Settings
 from gpuserver.errors import AvatarExists, Cancelled, JobNotFound, NoUsableFace, TooManyJobs
-from gpuserver.web import jobs as jobs_module
 from gpuserver.web.avatar_routes import PREPARATIONS_AT_ONCE, add_avatar_routes
-from gpuserver.web.jobs import MOST_ENDED, MOST_QUEUED, REMEMBERED_SECONDS, Job, Jobs
+from gpuserver.web.bounded_pool import MOST_QUEUED, BoundedPool
+from gpuserver.web.jobs import MOST_ENDED, REMEMBERED_SECONDS, Job, Jobs
 from gpuserver.web.problem import problem_middleware
 from gpuserver.wire import AvatarCreated
 
@@ -130,6 +130,9 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_back(client: Client,
     refused = await client.post("/v1/avatars/upload", data=form("more"), headers=ASYNC)
     assert (refused.status, refused.headers["Retry-After"]) == (429, "15")
     assert (await client.post("/v1/avatars", json=body("more"), headers=ASYNC)).status == 429
+    for path in ("/v1/avatars", "/v1/avatars/upload"):  # nobody waits without bound either; the body is not looked at
+        waiting = await client.post(path, data=b"no body that could be read")
+        assert (waiting.status, waiting.headers["Retry-After"]) == (429, "15")
     await client.close()  # all of them end with the server
     assert manager.avatars == {}
 
@@ -159,7 +162,7 @@ async def test_a_listener_that_goes_away_is_let_go(client: Client, manager: Fake
 
 @pytest.fixture
 def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as executor:
+    with BoundedPool(1, "job") as executor:
         yield executor
 
 
@@ -239,18 +242,17 @@ async def test_ended_jobs_are_forgotten_by_number_and_by_age(executor: ThreadPoo
     await jobs.aclose()
 
 
-async def test_the_queue_is_bounded(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "MOST_QUEUED", 1)
-    running = threading.Event()
-
+async def test_a_job_that_is_turned_away_leaves_nothing() -> None:
     def wait(job: Job) -> AvatarCreated:
-        running.set()
         job.cancel.wait(60)
         raise Cancelled("gone")
 
-    jobs.start("a", wait)
-    assert await asyncio.to_thread(running.wait, 10)
-    await asyncio.sleep(0)
-    jobs.start("b", wait)
-    with pytest.raises(TooManyJobs):
-        jobs.start("c", wait)
+    with BoundedPool(1, "job", most_queued=1) as pool:
+        jobs = Jobs(pool)
+        jobs.start("a", wait)
+        queued = jobs.start("b", wait)
+        with pytest.raises(TooManyJobs):
+            jobs.start("c", wait)
+        await jobs.cancel(queued.job_id)
+        jobs.start("d", wait)  # in the place of the cancelled one
+        await jobs.aclose()
