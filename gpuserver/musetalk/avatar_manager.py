@@ -43,8 +43,8 @@ class AvatarManager:
 
     @property
     def uploads_dir(self) -> Path:
-        """Where an upload may be written before create_from_file(); on the avatars' own file system."""
-        return self._shelf.uploads
+        """Where an upload may be written before create_from_file(); on the avatars' own file system, removed with this process."""
+        return self._shelf.uploads()
 
     def start(self) -> None:
         """Make the folders and remove the left-overs of killed processes."""

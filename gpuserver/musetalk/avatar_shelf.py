@@ -4,7 +4,7 @@
     data/avatars/.versions/<id>.<random> a folder that is filled, published, and never changed after that
     data/avatars/.locks/<id>             held by the process that is making this avatar
     data/avatars/.state/<id>             its time of change is when the avatar was last used
-    data/avatars/.uploads/               videos on their way in
+    data/avatars/.uploads/<random>/      videos on their way in, to one process
     data/avatars/.films/<id>.<version>.mp4  the idle loop as a film, made when it is first asked for
 
 A link is what makes replacing atomic: rename(2) swaps one link for another in one step on every file system, while a folder can
@@ -19,18 +19,17 @@ import logging
 import os
 import secrets
 import shutil
-import time
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from gpuserver.errors import AvatarExists, AvatarNotFound, DiskFull
 from gpuserver.musetalk.avatar_files import INFO, sync_folder
+from gpuserver.musetalk.upload_folder import UploadFolder, sweep_uploads
 from gpuserver.wire import AVATAR_ID
-
-_UPLOAD_SECONDS = 24 * 3600  # no upload takes that long: an older file is what a killed server left
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +39,9 @@ class AvatarShelf:
 
     def __init__(self, root: Path):
         self.root = root.absolute()
-        self.uploads = self.root / ".uploads"
+        self._uploads = self.root / ".uploads"
+        self._upload_folder: UploadFolder | None = None
+        self._opening = threading.Lock()
         self._versions = self.root / ".versions"
         self._locks = self.root / ".locks"
         self._state = self.root / ".state"
@@ -48,9 +49,16 @@ class AvatarShelf:
 
     def prepare(self) -> None:
         """Make the folders, and remove what killed processes left behind."""
-        for folder in (self.root, self.uploads, self._versions, self._locks, self._state, self._films):
+        for folder in (self.root, self._uploads, self._versions, self._locks, self._state, self._films):
             folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
+
+    def uploads(self) -> Path:
+        """This process's own folder for uploads, on the avatars' file system; made when it is first asked for."""
+        with self._opening:
+            if self._upload_folder is None:
+                self._upload_folder = UploadFolder(self._uploads)
+            return self._upload_folder.path
 
     def ids(self) -> list[str]:
         """All avatars, sorted. What is published is complete; a plain folder may be anything, so it must have a description."""
@@ -189,7 +197,7 @@ class AvatarShelf:
         return (self.root / folder.name.split(".")[0]).resolve() == folder
 
     def _sweep(self) -> None:
-        """Remove versions that nobody shows and nobody is making, links that lead nowhere, and forgotten uploads."""
+        """Remove versions that nobody shows and nobody is making, links that lead nowhere, and uploads that nobody receives."""
         for entry in self.root.iterdir():
             if entry.is_symlink() and not entry.exists():
                 entry.unlink(missing_ok=True)
@@ -206,11 +214,7 @@ class AvatarShelf:
             with self.filming(avatar_id):
                 version = self._find(avatar_id)
                 self._forget_films(avatar_id, but=None if version is None else self._film_of(avatar_id, version))
-        oldest = time.time() - _UPLOAD_SECONDS
-        for upload in self.uploads.iterdir():
-            with suppress(FileNotFoundError):  # another process sweeps, too
-                if upload.lstat().st_mtime < oldest:
-                    _remove(upload)
+        sweep_uploads(self._uploads)
 
 
 @contextmanager

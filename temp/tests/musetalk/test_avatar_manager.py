@@ -329,12 +329,14 @@ def test_what_killed_processes_left_is_removed_at_start(tmp_path: Path, manager:
     (root / ".versions" / "half.0123" / "frames.i420").write_bytes(b"x" * 1000)
     (root / ".versions" / "kept.0456").mkdir()
     (root / "nowhere").symlink_to(".versions/none")
-    (root / ".uploads" / "old").write_bytes(b"x")
-    os.utime(root / ".uploads" / "old", (0, 0))
-    (root / ".uploads" / "fresh").write_bytes(b"x")
+    (root / ".uploads" / "killed").mkdir()
+    (root / ".uploads" / "killed" / "half").write_bytes(b"x")
+    (root / ".uploads" / "stray").write_bytes(b"x")
+    (manager.uploads_dir / "arriving").write_bytes(b"x")
     manager.start()
+    manager_in(tmp_path)  # another process starts
     assert traces(tmp_path) == sorted(["kept", manager.folder("kept").name])
-    assert [path.name for path in (root / ".uploads").iterdir()] == ["fresh"]
+    assert [path.name for path in (root / ".uploads").rglob("*") if path.is_file()] == ["arriving"]
     assert manager.info("kept").frames == SECOND_FRAMES
 
 
