@@ -25,6 +25,13 @@ APOLOGIES = {
     "zh": "抱歉，我现在连不上语言模型。",
 }
 
+BREAK_OFFS = {
+    "en": "Sorry, the answer broke off.",
+    "zh": "抱歉，回答中断了。",
+}
+BREAK_OFF_MARK = "…"  # ends the sentence that was being said
+SENTENCE_ENDS = tuple(".?!…。？！")
+
 FILLERS = {
     "en": "One moment please, I am thinking.",
     "zh": "请稍等，我想一想。",
@@ -36,6 +43,7 @@ class Recital:
 
     def __init__(self, text: str, report: Report):
         self.written = text
+        self.filler = ""
         self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
         self._report = report
 
@@ -55,12 +63,13 @@ class Recital:
 class Thought:
     """The language model's answer to `messages`, the last of which is the question.
 
-    If its first sentence takes long, a word that it will come is spoken once. If the model fails, what it wrote stays and a spoken
-    apology follows.
+    written: what the model wrote. If its first sentence takes long, `filler` is spoken once, a word that it will come. If the model
+    fails, what it wrote stays and a spoken apology follows. What is spoken beside the answer is told as a notice.
     """
 
     def __init__(self, messages: Sequence[Message], model: str | None, language_model: LanguageModel, report: Report):
         self.written = ""
+        self.filler = ""
         self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
         self._messages = messages
         self._model = model
@@ -84,7 +93,7 @@ class Thought:
         except LanguageModelFailed as error:
             log.warning("language_model_failed", turn=self._report.number, detail=error.detail)
             self._report.error(error)
-            self._apology = self._in_the_students_language(APOLOGIES)
+            await self._break_off()
         self._report.text_complete(self.written)
         await self._tokens.end()
 
@@ -92,9 +101,19 @@ class Thought:
         self._report.mark("first_token")
         self._report.model = token.model
         self._report.notice("model_fallback", token.fallback)
-        self._report.text(token.text)
-        self.written += token.text
-        await self._tokens.put(token.text)
+        await self._write(token.text)
+
+    async def _write(self, text: str) -> None:
+        self._report.text(text)
+        self.written += text
+        await self._tokens.put(text)
+
+    async def _break_off(self) -> None:
+        """Nothing more comes from the model: what it began to say is not left hanging before the apology."""
+        begun = self.written.rstrip()
+        if begun and not begun.endswith(SENTENCE_ENDS):
+            await self._write(BREAK_OFF_MARK)
+        self._apology = self._in_the_students_language(BREAK_OFFS if begun else APOLOGIES)
 
     async def _split(self) -> None:
         async with closing(sentences(self._tokens)) as spoken:
@@ -104,6 +123,7 @@ class Thought:
                 await self.sentences.put(sentence)
         self._has_spoken.set()
         if self._apology:
+            self._report.notice("apology", self._apology)
             await self.sentences.put(self._apology)
         await self.sentences.end()
 
@@ -113,7 +133,9 @@ class Thought:
                 await self._has_spoken.wait()
         except TimeoutError:
             if not self._has_spoken.is_set():
-                await self.sentences.put(self._in_the_students_language(FILLERS))
+                self.filler = self._in_the_students_language(FILLERS)
+                self._report.notice("thinking", self.filler)
+                await self.sentences.put(self.filler)
 
     def _in_the_students_language(self, lines: Mapping[str, str]) -> str:
         return lines.get(language_of(self._messages[-1].content), lines["en"])

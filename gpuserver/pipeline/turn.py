@@ -82,14 +82,22 @@ class Turn:
             self._cancel()
 
     @property
+    def is_aloud(self) -> bool:
+        """Whether it is spoken, not text only."""
+        return self._scene is not None
+
+    @property
     def heard_text(self) -> str:
         """The spoken text as far as it was heard."""
         return "" if self._delivery is None or self.played is None else cut_at_word(self._delivery.spoken, self.played.heard)
 
     @property
     def remembered(self) -> str:
-        """What the conversation is to remember of the answer: if it was interrupted, as far as it was heard."""
-        return self._thought.written if self._delivery is None or self._interrupted_at is None else self.heard_text
+        """What the conversation is to remember of the answer: if it was interrupted, as far as it was heard; "" is nothing of it."""
+        if self._delivery is None or self._interrupted_at is None:
+            return self._thought.written.strip()
+        filler, heard = self._thought.filler, self.heard_text
+        return "" if filler.startswith(heard) else heard.removeprefix(filler).strip()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:
         if self._generation.cancelled:

@@ -285,7 +285,22 @@ async def test_a_model_that_takes_long_is_bridged_by_one_word_that_it_will_come(
     assert play.voice.sentences == [filler, "One.", "Two."]  # type: ignore[attr-defined]
     assert play.marks()["first_packet"] < 3000
     assert play.told(TextComplete) == [TextComplete(turn=7, text="One. Two.")]
+    assert play.told(Notice) == [Notice(turn=7, code="thinking", text=filler)]
     assert play.turn.remembered == "One. Two."
+
+
+@in_virtual_time
+@pytest.mark.parametrize(("seconds", "remembered"), [(3.0, ""), (4.3, ""), (8.1, "One two")])
+async def test_of_an_interrupted_answer_only_the_answer_is_remembered(seconds: float, remembered: str) -> None:
+    play = Play(language_model=FakeLanguageModel("One two. three.", seconds_per_token=2.5))
+    running = asyncio.create_task(play.turn.run())
+    await asyncio.sleep(seconds)
+    play.turn.interrupt()
+    await running
+    assert play.turn.heard_text.startswith("One moment")
+    assert play.turn.remembered.startswith(remembered)
+    assert "moment" not in play.turn.remembered
+    assert bool(play.turn.remembered) == bool(remembered)
 
 
 @in_virtual_time
@@ -319,9 +334,18 @@ async def test_an_interruption_while_the_model_is_being_loaded_is_silent() -> No
 async def test_a_cut_answer_is_said_as_far_as_it_came_and_then_apologized_for() -> None:
     play = Play(language_model=FakeLanguageModel("One two. Three four. Five.", fails_after=3))
     await play.turn.run()
-    assert play.voice.sentences == ["One two.", "Three", "Sorry, I cannot reach the language model right now."]  # type: ignore[attr-defined]
+    assert play.voice.sentences == ["One two.", "Three…", "Sorry, the answer broke off."]  # type: ignore[attr-defined]
     assert len(play.told(ErrorEvent)) == 1
-    assert play.told(TextComplete) == [TextComplete(turn=7, text="One two. Three")]
+    assert play.told(TextComplete) == [TextComplete(turn=7, text="One two. Three…")]
+    assert play.told(Notice) == [Notice(turn=7, code="apology", text="Sorry, the answer broke off.")]
+
+
+@in_virtual_time
+async def test_an_answer_that_broke_off_after_a_whole_sentence_is_left_as_it_is() -> None:
+    play = Play("为什么？", language_model=FakeLanguageModel("一二。 三四。", fails_after=1))
+    await play.turn.run()
+    assert play.voice.sentences == ["一二。", "抱歉，回答中断了。"]  # type: ignore[attr-defined]
+    assert play.told(TextComplete) == [TextComplete(turn=7, text="一二。")]
 
 
 @in_virtual_time
