@@ -100,7 +100,12 @@ class AvatarRoutes:
         replace = query_flag(request, "replace")
         self._preparations.check_room()
         folder, limit = self._manager.uploads_dir, self._max_upload_bytes
-        async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit) as form:
+
+        async def check(name: str, text: str) -> None:
+            if name == "avatar_id":  # if it comes before the file, the file need not be received in vain
+                await asyncio.to_thread(self._manager.check_new, _checked_id(text), replace=replace)
+
+        async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit, check=check) as form:
             body, video = _parse_upload(request, form)
 
             def make(cancel: threading.Event, progress: Progress | None = None, analysed: Analysed | None = None) -> AvatarCreated:
@@ -164,8 +169,12 @@ class AvatarRoutes:
 
 
 def _avatar_id(request: web.Request) -> str:
+    return _checked_id(request.match_info["avatar_id"])
+
+
+def _checked_id(text: str) -> str:
     try:
-        return check_avatar_id(request.match_info["avatar_id"])
+        return check_avatar_id(text)
     except ValueError as error:
         raise InvalidAvatarId(f"avatar_id: {error}.") from error
 

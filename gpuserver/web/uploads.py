@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from gpuserver.web.body import Pace, refuse_content_encoding
 CHUNK_BYTES = 1024 * 1024
 TEXT_LIMIT = 4096  # bytes of one text field
 MOST_PARTS = 32
+
+Check = Callable[[str, str], Awaitable[None]]  # name and text of a field
 
 
 @dataclass
@@ -37,10 +39,13 @@ class Form:
 
 
 @asynccontextmanager
-async def receive_form(request: web.Request, *, file_field: str, folder: Path, limit: int) -> AsyncIterator[Form]:
+async def receive_form(
+    request: web.Request, *, file_field: str, folder: Path, limit: int, check: Check | None = None
+) -> AsyncIterator[Form]:
     """The form of a multipart/form-data request; its file lies in `folder` until the block ends.
 
-    limit: bytes of the file. Raises InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, DiskFull.
+    limit: bytes of the file. check: sees every text field as soon as it is there; what it raises ends the reception.
+    Raises InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, DiskFull.
     """
     refuse_content_encoding(request)
     if request.content_type != "multipart/form-data":
@@ -51,7 +56,7 @@ async def receive_form(request: web.Request, *, file_field: str, folder: Path, l
     form = Form()
     try:
         try:
-            await _read_parts(request, form, file_field, path, limit)
+            await _read_parts(request, form, file_field, path, limit, check=check)
         except (ValueError, RuntimeError, HttpProcessingError) as error:  # aiohttp's three ways of saying that it is malformed
             raise InvalidInput(
                 "The multipart body is malformed or cut short.", advice="Send the form as curl -F or an HTTP library makes it."
@@ -65,7 +70,7 @@ async def receive_form(request: web.Request, *, file_field: str, folder: Path, l
         path.unlink(missing_ok=True)
 
 
-async def _read_parts(request: web.Request, form: Form, file_field: str, path: Path, limit: int) -> None:
+async def _read_parts(request: web.Request, form: Form, file_field: str, path: Path, limit: int, *, check: Check | None) -> None:
     reader = await request.multipart()
     pace = Pace()
     for _ in range(MOST_PARTS):
@@ -81,6 +86,8 @@ async def _read_parts(request: web.Request, form: Form, file_field: str, path: P
             form.file = path
         else:
             form.fields[part.name] = await _read_text(part, pace)
+            if check is not None:
+                await check(part.name, form.fields[part.name])
     raise InvalidInput(f"The form has more than {MOST_PARTS} parts.")
 
 

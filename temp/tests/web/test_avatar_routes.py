@@ -119,6 +119,23 @@ async def test_a_form_without_the_file_says_which_field_is_missing(client: Clien
     assert "video_file" in (await answer.json())["advice"]
 
 
+@pytest.mark.parametrize(("avatar_id", "status"), [("a1", 409), ("../a", 400)])
+async def test_an_upload_that_cannot_succeed_is_refused_before_its_file_is_there(
+    client: Client, manager: FakeAvatarManager, avatar_id: str, status: int
+) -> None:
+    manager.add("a1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+    head = "POST /v1/avatars/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=cut\r\nContent-Length: 1000000"
+    parts = f'--cut\r\nContent-Disposition: form-data; name="avatar_id"\r\n\r\n{avatar_id}\r\n--cut\r\n'
+    file = 'Content-Disposition: form-data; name="video_file"; filename="a"\r\n\r\n' + "x" * 100_000
+    writer.write(f"{head}\r\n\r\n{parts}{file}".encode())
+    answer = await reader.readuntil(b"\r\n\r\n")  # most of the file has not been sent
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert (manager.uploaded, list(manager.uploads_dir.iterdir())) == ([], [])
+
+
 async def test_an_upload_over_the_limit_is_a_413_that_names_it(client: Client) -> None:
     form = aiohttp.FormData({"avatar_id": "a1"})
     form.add_field("video_file", io.BytesIO(b"x" * (1024**2 + 1)), filename="a.mp4")
