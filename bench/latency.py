@@ -147,6 +147,21 @@ async def measure(avatar: Avatar, language_model: LanguageModel, repeats: int) -
     return found
 
 
+async def ask_to_audible(avatar: Avatar, language_model: LanguageModel, repeats: int) -> list[float]:
+    """Milliseconds from a question to the first audible sample of the model's answer, each answer interrupted once it is heard."""
+    found = []
+    async with speaking_session(avatar, language_model) as (session, _, _, ear):
+        for repeat in range(repeats + 1):
+            asked = time.monotonic()
+            await session.ask("Hello, who are you?")
+            audible = await ear.first_after(asked)
+            if repeat:  # the first one warms up
+                found.append((audible - asked) * 1000)
+            await session.interrupt()
+            await ear.quiet_for(0.4)
+    return found
+
+
 def idle_bytes_changed(avatar: Avatar, playout: Playout) -> int:
     """How many bytes of the next 50 pictures differ from the avatar's own."""
     assert playout.last is not None

@@ -32,7 +32,7 @@ from gpuserver.musetalk.landmarks import CHIN, LOWER_LIP_CENTRE, UPPER_LIP_CENTR
 from gpuserver.musetalk.visemes import frame_rows
 from gpuserver.musetalk.warp_engine import WarpEngine
 
-CELL, LABEL = 144, 16  # pixels: the side of a picture, and the height of the text under it
+CELL, LABEL = 96, 16  # pixels: the side of a picture, and the height of the text under it
 
 Picture = NDArray[np.uint8]
 

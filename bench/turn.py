@@ -12,19 +12,23 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "temp/tests")]
 
+import tiny_llm  # noqa: E402
 from clips import Clip, write_clip  # noqa: E402 - found through the path above
+from pydantic import SecretStr  # noqa: E402
 
 from bench import latency, lips, parts  # noqa: E402
 from bench.table import Figure, as_markdown, at_least, at_most, machine, write_json  # noqa: E402
 from gpuserver.config import Settings  # noqa: E402
 from gpuserver.musetalk.avatar_files import load_avatar  # noqa: E402
 from gpuserver.musetalk.avatar_manager import AvatarManager  # noqa: E402
+from gpuserver.pipeline.language_model import make_language_model  # noqa: E402
 from gpuserver.pipeline.llm_echo import EchoModel  # noqa: E402
 
 
@@ -41,6 +45,23 @@ async def latency_figures(avatar_folder: Path, repeats: int) -> list[Figure]:
             "idle_bytes_changed", "mouth in silence: bytes that differ from the source", found.idle_bytes_changed, 0, "", "50 idle pictures"
         ),
     ]
+
+
+async def language_model_figures(avatar_folder: Path, folder: Path, repeats: int) -> list[Figure]:
+    """With a real, tiny model behind OpenAI's API on the loopback."""
+    english = tuple(sentence for sentence in tiny_llm.SENTENCES if sentence.isascii())  # what hibari can speak
+    with patch.object(tiny_llm, "SENTENCES", english), tiny_llm.tiny_llm(folder) as address:
+        settings = Settings(
+            llm="openai", openai_base_url=address, openai_api_key=SecretStr("none"), llm_default_model=tiny_llm.MODEL, llm_temperature=0
+        )
+        model = make_language_model(settings)
+        model.start()
+        try:
+            found = await latency.ask_to_audible(load_avatar(avatar_folder), model, repeats)
+        finally:
+            await model.aclose()
+    how = f"llama.cpp with a 2 MB model over the loopback, hibari, {repeats} questions"
+    return [at_most("ask_to_audible_ms", "`ask` with a real model → first audible sample, p50", statistics.median(found), 400, "ms", how)]
 
 
 def lip_figures(rows: Sequence[tuple[str, lips.LipFigures]]) -> list[Figure]:
@@ -92,6 +113,7 @@ async def measure(clips: Sequence[Path], quick: bool) -> tuple[list[Figure], lis
         manager = parts.demo_avatar(Settings(avatars_dir=folder / "avatars"))
         manager.create_demo()
         figures = await latency_figures(manager.folder("demo"), 10 if quick else 50)
+        figures += await language_model_figures(manager.folder("demo"), folder, 5 if quick else 20)
         figures += part_figures(manager, folder, quick)
         figures += await management_figures(folder)
         for voice, (correlation, _) in (await lips.sound_by_voice(lips.TEXT)).items():

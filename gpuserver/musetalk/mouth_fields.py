@@ -26,7 +26,7 @@ SMILE_FADES = 0.34  # a parted (mostly smiling) mouth gives up this much of its 
 SMALL_MOUTH = (40.0, 100.0)  # pixels: at the first width and below articulation is exaggerated in full, above the second not
 EXAGGERATION = 0.06  # added to the opening
 SMILE_ROUNDS = 0.07  # and this much to rounded lips
-INSET = 0.40  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
+INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where teeth shine through
 
 
 @dataclass(frozen=True, slots=True, eq=False)
