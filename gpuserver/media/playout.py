@@ -55,9 +55,10 @@ class PlayedFrame:
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """A booked frame, and the frame itself once it was put."""
+    """A booked frame, and the frame itself once it was put. earliest: the tick during which it was booked; those before are past."""
 
     generation: Generation
+    earliest: int
     frame: TalkingFrame | None = None
 
 
@@ -121,7 +122,7 @@ class Playout:
     # ------------------------------------------------------------ for the Turn (domain.Stage)
 
     def book(self, generation: Generation) -> int:
-        self._slots.append(_Slot(generation))
+        self._slots.append(_Slot(generation, int((self._monotonic() - self.epoch) / FRAME_SECONDS)))
         self._performances.setdefault(generation, _Performance())
         return self._position + len(self._slots)
 
@@ -176,6 +177,9 @@ class Playout:
     def _step(self, number: int) -> TalkingFrame | None:
         """Move on by one tick: the frame to be played, or None while the loop idles or holds."""
         self._number = number
+        if self._slots and number < self._slots[0].earliest:  # nobody watched when this tick was due
+            self._position += 1
+            return None
         if self._slots and self._slots[0].frame is None and self._held < HOLD_TICKS:
             self._held += 1
             return None
@@ -192,11 +196,16 @@ class Playout:
 
     def _skip(self, count: int) -> None:
         """Let `count` ticks pass unplayed. Nothing new arrives meanwhile, so beyond what is booked the loop just moves on."""
-        eventful = min(count, len(self._slots) + HOLD_TICKS)
+        before = min(count, max(0, self._slots[0].earliest - self._number - 1)) if self._slots else count
+        self._let_pass(before)
+        eventful = min(count - before, len(self._slots) + HOLD_TICKS)
         for _ in range(eventful):
             self._step(self._number + 1)
-        self._number += count - eventful
-        self._position += count - eventful
+        self._let_pass(count - before - eventful)
+
+    def _let_pass(self, count: int) -> None:
+        self._number += count
+        self._position += count
 
     # ------------------------------------------------------------ silence and accounts
 

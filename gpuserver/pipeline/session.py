@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 LINES_WAITING = 8
 SUBSCRIPTIONS = 16
 CLOSING_SECONDS = 2.0
+ARRIVAL_SECONDS = 5.0  # that a question waits for a peer on its way; ICE and DTLS take 0.1 to 2 s where they succeed
 SAID_ONCE = frozenset({"voice_fallback", "model_fallback"})  # notices that would repeat with every sentence
 NO_PICTURE = "No picture is connected, so the answer is text only."
 
@@ -62,10 +63,12 @@ class Session:
         self._on_idle = on_idle
         self._conversation = Conversation(request.system_prompt, (Message(item.role, item.content) for item in request.history))
         self._viewers = 0
+        self._viewers_expected = 0
+        self._expected_until = 0.0  # the loop's time
         self._turns = 0
         self._turn: Turn | None = None
         self._waiting: deque[Line] = deque()
-        self._arrived = asyncio.Event()
+        self._change = asyncio.Event()
         self._closed = False
         self._said: set[str] = set()
         self._subscriptions: list[Subscription] = []
@@ -101,17 +104,28 @@ class Session:
         """A sign of life: the idle time begins anew."""
         self._last_sign_of_life = self._loop.time()
 
+    def expect_viewer(self) -> None:
+        """A peer is on its way: for at most ARRIVAL_SECONDS, what is to be said waits for it."""
+        self._viewers_expected += 1
+        self._expected_until = self._loop.time() + ARRIVAL_SECONDS
+
+    def expect_viewer_no_longer(self) -> None:
+        """The peer has arrived, and is attached, or it has given up."""
+        self._viewers_expected = max(0, self._viewers_expected - 1)
+        self._change.set()
+        self._end_what_nobody_hears()
+
     def attach(self) -> None:
         """A peer sees and hears the session now."""
         self._viewers += 1
         self.touch()
+        self._change.set()
 
     def detach(self) -> None:
-        """A peer is gone. With the last one the running Turn ends: nobody hears it."""
+        """A peer is gone. If it was the last one and none is on its way, the running Turn ends: nobody hears it."""
         self._viewers = max(0, self._viewers - 1)
         self.touch()
-        if self._viewers == 0:
-            self._silence()
+        self._end_what_nobody_hears()
 
     # ------------------------------------------------------------ events
 
@@ -168,7 +182,7 @@ class Session:
             self._closed = True
             self._idle_timer.cancel()
             self._silence()
-            self._arrived.set()
+            self._change.set()
         _, stuck = await asyncio.wait([self._director], timeout=CLOSING_SECONDS)
         if stuck:
             log.warning("turn_did_not_end", session_id=self.session_id)
@@ -191,15 +205,20 @@ class Session:
             raise TooManyWaiting(f"{LINES_WAITING} questions wait already.")
         self._turns += 1
         self._waiting.append(Line(text.strip(), verbatim, Generation(self._turns), self._loop.time()))
-        self._arrived.set()
+        self._change.set()
         return self._turns
 
     def _silence(self) -> None:
         """End what is being said and forget what waits."""
         if self._turn is not None:
             self._turn.interrupt()
+        self._change.set()
         while self._waiting:
             self.publish(Interrupted(turn=self._waiting.popleft().generation.number, ms=0.0))
+
+    def _end_what_nobody_hears(self) -> None:
+        if not self._viewers and not self._viewers_expected and self._turn is not None and self._turn.is_aloud:
+            self._silence()
 
     async def _direct(self) -> None:
         """Runs the Turns, one after the other: a new one begins when the old one is silent and remembered."""
@@ -207,15 +226,31 @@ class Session:
             while not self._waiting:
                 if self._closed:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
-            line = self._waiting.popleft()
-            self._turn = self._make_turn(line)
-            await self._turn.run()
-            if not line.verbatim:
-                self._conversation.remember("user", line.text)
-            self._conversation.remember("assistant", self._turn.remembered)
-            self._turn = None
+                self._change.clear()
+                await self._change.wait()
+            await self._wait_for_viewer()
+            if self._waiting:  # else it was taken back meanwhile
+                line = self._waiting.popleft()
+                self._turn = self._make_turn(line)
+                await self._turn.run()
+                self._remember(line, self._turn.remembered)
+                self._turn = None
+
+    async def _wait_for_viewer(self) -> None:
+        """While a peer is on its way, the line stays in the queue, where it can be replaced and taken back."""
+        try:
+            async with asyncio.timeout_at(self._expected_until):
+                while self._waiting and self._viewers_expected and not self._viewers:
+                    self._change.clear()
+                    await self._change.wait()
+        except TimeoutError:
+            log.info("viewer_did_not_come", session_id=self.session_id, seconds=ARRIVAL_SECONDS)
+
+    def _remember(self, line: Line, answer: str) -> None:
+        """A question is remembered with its answer or not at all: one that was taken back is not to be answered later."""
+        if answer and not line.verbatim:
+            self._conversation.remember("user", line.text)
+        self._conversation.remember("assistant", answer)
 
     def _make_turn(self, line: Line) -> Turn:
         if not self.connected:

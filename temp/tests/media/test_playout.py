@@ -73,6 +73,17 @@ def test_a_stage_that_nobody_watched_for_a_day_goes_on_at_once() -> None:
 
 
 @in_virtual_time
+async def test_speech_that_begins_before_anybody_watches_is_played_from_its_beginning() -> None:
+    clock = Clock()
+    stage, generation = Playout(AVATAR, clock), Generation(1)
+    clock.now += 60.01  # tick 1500 was due 10 ms ago
+    await put(stage, generation, 3)
+    played = [stage.tick(number) for number in range(1500, 1504)]
+    assert [int(each.sound[0]) for each in played] == [1000, 1001, 1002, 0]
+    assert [each.position for each in played] == [1500, 1501, 1502, 1503]
+
+
+@in_virtual_time
 async def test_speech_begins_at_the_next_position_of_the_loop_and_idle_goes_on_where_it_ends() -> None:
     stage, generation = playout(), Generation(1)
     for number in range(4):

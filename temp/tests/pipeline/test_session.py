@@ -8,7 +8,7 @@ from virtual_time import in_virtual_time, now
 from gpuserver.domain import Message
 from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.media.playout import Playout
-from gpuserver.pipeline.session import LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
+from gpuserver.pipeline.session import ARRIVAL_SECONDS, LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
 from gpuserver.wire import (
     CreateSession,
@@ -292,6 +292,114 @@ async def test_when_the_last_peer_goes_the_answer_ends() -> None:
     await room.done(1)
     assert not room.session.connected
     assert len(room.told(Interrupted)) == 1
+    await room.close()
+
+
+@in_virtual_time
+async def test_a_question_waits_for_a_peer_that_is_on_its_way() -> None:
+    room = Classroom()
+    room.session.expect_viewer()
+    await room.session.ask("Why?")
+    await asyncio.sleep(2)
+    assert room.model.questions == []
+    room.connect()
+    room.session.expect_viewer_no_longer()
+    await room.done(1)
+    assert room.told(Notice) == []
+    assert room.heard > 30
+    await room.close()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("gives_up", [True, False])
+async def test_a_peer_that_gives_up_or_takes_too_long_is_not_waited_for(gives_up: bool) -> None:
+    room = Classroom()
+    room.session.expect_viewer()
+    await room.session.ask("Why?")
+    await asyncio.sleep(1)
+    if gives_up:
+        room.session.expect_viewer_no_longer()
+    await room.done(1)
+    assert [event.code for event in room.events if isinstance(event, Notice)] == ["no_picture"]
+    assert now() == pytest.approx(1 if gives_up else ARRIVAL_SECONDS, abs=0.1)
+    await room.session.ask("And now?")
+    await room.done(2)
+    assert now() == pytest.approx(1 if gives_up else ARRIVAL_SECONDS, abs=0.1)
+    await room.close()
+
+
+@in_virtual_time
+async def test_a_question_that_waits_for_a_peer_can_be_replaced_and_taken_back() -> None:
+    room = Classroom()
+    room.session.expect_viewer()
+    await room.session.ask("First?")
+    await asyncio.sleep(0.5)
+    await room.session.ask("Second?")
+    await asyncio.sleep(0.5)
+    await room.session.interrupt()
+    await asyncio.sleep(0.5)
+    assert not room.session.speaking
+    await room.session.ask("Third?")
+    room.connect()
+    room.session.expect_viewer_no_longer()
+    await room.done(3)
+    assert {event.turn for event in room.events if isinstance(event, Interrupted)} == {1, 2}
+    assert [question[-1].content for question in room.model.questions] == ["Third?"]
+    await room.close()
+
+
+@in_virtual_time
+async def test_a_session_that_ends_while_a_question_waits_for_a_peer_ends_at_once() -> None:
+    room = Classroom()
+    room.session.expect_viewer()
+    await room.session.ask("Why?")
+    await asyncio.sleep(0.5)
+    await room.close()
+    assert now() == pytest.approx(0.5)
+    assert room.events == [Interrupted(turn=1, ms=0.0), SessionLost(reason="deleted")]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("comes", [True, False])
+async def test_the_answer_goes_on_while_the_next_peer_is_on_its_way(comes: bool) -> None:
+    room = Classroom(model=FakeLanguageModel("One two three. " * 10))
+    room.connect()
+    await room.session.ask("Why?")
+    await asyncio.sleep(0.5)
+    room.session.expect_viewer()
+    room.session.detach()
+    await asyncio.sleep(0.2)
+    assert room.told(Interrupted) == []
+    if comes:
+        room.session.attach()
+    room.session.expect_viewer_no_longer()
+    await room.done(1)
+    assert len(room.told(Interrupted)) == (0 if comes else 1)
+    await room.close()
+
+
+@in_virtual_time
+async def test_a_text_answer_outlives_a_peer_that_gives_up() -> None:
+    room = Classroom(model=FakeLanguageModel(seconds_per_token=0.5))
+    await room.session.ask("Why?")
+    await asyncio.sleep(0.5)
+    room.session.expect_viewer()
+    room.session.expect_viewer_no_longer()
+    await room.done(1)
+    assert room.told(Interrupted) == []
+    assert TextComplete(turn=1, text="One two. Three four.") in room.events
+    await room.close()
+
+
+@in_virtual_time
+async def test_questions_that_were_taken_back_unanswered_are_not_answered_later() -> None:
+    room = Classroom(model=FakeLanguageModel(seconds_per_token=1.0))
+    room.connect()
+    for number in range(1, 6):
+        await room.session.ask(f"Question {number}?")
+        await asyncio.sleep(0.1)
+    await room.done(5)
+    assert [message.content for message in room.model.questions[-1] if message.role == "user"] == ["Question 5?"]
     await room.close()
 
 
