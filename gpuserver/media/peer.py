@@ -54,7 +54,7 @@ class Peer:
         clock: Clock,
         configuration: RTCConfiguration,
         *,
-        on_connected: Callable[[], None],
+        on_connected: Callable[[Peer], None],
         on_ended: Callable[[Peer], None],
     ):
         self._connection = RTCPeerConnection(configuration)
@@ -99,12 +99,16 @@ class Peer:
         """Take a trickled candidate; one that is of no use is ignored. Raises InvalidInput for a malformed one."""
         await self._add([candidate])
 
+    def end(self) -> None:
+        """Begin to end an answered connection; on_ended tells when nothing of it is left."""
+        self._note("closed")
+
     async def aclose(self) -> None:
         """End the connection; returns when nothing of it is left. May be called at any time and again."""
         if self._watch is None:
             await self._close_connection()
         else:
-            self._note("closed")
+            self.end()
             await self._watch
 
     async def _negotiate(self, sdp: str) -> None:
@@ -126,10 +130,10 @@ class Peer:
         try:
             async with asyncio.timeout(CONNECT_SECONDS) as limit:
                 while (state := await self._states.get()) not in ENDED:
-                    if state == "connected":
+                    if state == "connected" and not self.was_connected:
                         limit.reschedule(None)
                         self.was_connected = True
-                        self._on_connected()
+                        self._on_connected(self)
         except TimeoutError:
             log.info("peer_never_connected", seconds=CONNECT_SECONDS)
         finally:

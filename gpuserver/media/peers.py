@@ -1,16 +1,21 @@
-"""Who watches which session: at most one peer per session. A new offer replaces the old peer; the session's end ends it."""
+"""Who watches which session: one peer, and the next one on its way. The session's end ends both.
+
+The old peer ends when the new one is connected, so that what is being said goes on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 from aiortc import RTCConfiguration
 
+from gpuserver.errors import SessionNotFound
 from gpuserver.media.clock import Clock
 from gpuserver.media.ice import remote_candidate
 from gpuserver.media.peer import Peer
@@ -28,6 +33,14 @@ class Watched(Protocol):
     @property
     def session_id(self) -> str: ...
 
+    def expect_viewer(self) -> None:
+        """A peer is on its way."""
+        ...
+
+    def expect_viewer_no_longer(self) -> None:
+        """It has arrived, and is attached, or it has given up."""
+        ...
+
     def attach(self) -> None:
         """Somebody sees and hears the session now."""
         ...
@@ -43,11 +56,11 @@ class Watched(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """A session's connection: its peer, and candidates that came before their offer."""
+    """A session's connections. peers: answered, the newest last. early: candidates that came before their offer was answered."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while an offer is being answered
     early: deque[IceCandidate] = field(default_factory=lambda: deque(maxlen=MAX_CANDIDATES))
-    peer: Peer | None = None
+    peers: list[Peer] = field(default_factory=list)
 
 
 class Peers:
@@ -61,24 +74,29 @@ class Peers:
 
     def __len__(self) -> int:
         """How many sessions have a peer, connected or on its way."""
-        return sum(line.peer is not None for line in self._lines.values())
+        return sum(bool(line.peers) for line in self._lines.values())
 
     async def answer(self, session: Watched, playout: Ticking, offer: Offer) -> Offer:
-        """Answer an offer; the session's old peer is closed once the offer has been found sound. Raises InvalidSdp."""
+        """Answer an offer; a peer that was answered before and has not connected is given up. Raises InvalidSdp, SessionNotFound."""
         readable = read_offer(offer)
         line = self._line(session)
-        async with line.lock, AsyncExitStack() as undo:
-            if line.peer is not None:
-                await line.peer.aclose()
-            peer = self._make_peer(session, playout, line)
-            undo.push_async_callback(peer.aclose)
-            answer = await peer.answer(readable)
-            line.peer = peer
-            for candidate in line.early:
-                if peer.awaits(candidate):
-                    await peer.add_candidate(candidate)
-            line.early.clear()
-            undo.pop_all()
+        with _expected(session):
+            async with line.lock, AsyncExitStack() as undo:
+                if self._lines.get(session.session_id) is not line:
+                    raise SessionNotFound("The session has ended.")
+                peer = self._make_peer(session, playout, line)
+                undo.push_async_callback(peer.aclose)
+                answer = await peer.answer(readable)
+                for other in line.peers:
+                    if not other.was_connected:
+                        other.end()
+                line.peers.append(peer)
+                session.expect_viewer()
+                while line.early:
+                    candidate = line.early.popleft()
+                    if peer.awaits(candidate):
+                        await peer.add_candidate(candidate)
+                undo.pop_all()
         return Offer(sdp=answer, type="answer")
 
     async def add_candidate(self, session: Watched, candidate: IceCandidate | None) -> None:
@@ -86,8 +104,8 @@ class Peers:
         if candidate is None or remote_candidate(candidate) is None:
             return
         line = self._line(session)
-        if line.peer is not None and line.peer.awaits(candidate):
-            await line.peer.add_candidate(candidate)
+        if line.peers and not line.lock.locked() and line.peers[-1].awaits(candidate):
+            await line.peers[-1].add_candidate(candidate)
         else:
             line.early.append(candidate)
 
@@ -108,7 +126,7 @@ class Peers:
         return line
 
     async def _end_with(self, events: Subscription, session_id: str, line: _Line) -> None:
-        """Close the session's peer when the session's events end."""
+        """Close the session's peers when the session's events end."""
         try:
             async for _ in events:
                 pass
@@ -116,18 +134,32 @@ class Peers:
             await events.aclose()
             del self._lines[session_id]
             async with line.lock:
-                if line.peer is not None:
-                    await line.peer.aclose()
+                await asyncio.gather(*(peer.aclose() for peer in line.peers))
 
     def _make_peer(self, session: Watched, playout: Ticking, line: _Line) -> Peer:
         def ended(peer: Peer) -> None:
             log.info("peer_ended", session_id=session.session_id)
-            line.peer = None
+            line.peers.remove(peer)
             if peer.was_connected:
                 session.detach()
+            else:
+                session.expect_viewer_no_longer()
 
-        def connected() -> None:
+        def connected(peer: Peer) -> None:
             log.info("peer_connected", session_id=session.session_id)
             session.attach()
+            session.expect_viewer_no_longer()
+            for older in line.peers[: line.peers.index(peer)]:
+                older.end()
 
         return Peer(playout, self._clock, self._configuration, on_connected=connected, on_ended=ended)
+
+
+@contextmanager
+def _expected(session: Watched) -> Iterator[None]:
+    """Whatever becomes of the offer, the session has not been told in vain that a peer is on its way."""
+    session.expect_viewer()
+    try:
+        yield
+    finally:
+        session.expect_viewer_no_longer()

@@ -62,6 +62,7 @@ class SessionSocket:
     def __init__(self, session: Session, peers: Peers):
         self._session = session
         self._peers = peers
+        self._answering: asyncio.Task[None] | None = None
         self._socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, timeout=CLOSE_SECONDS)
 
     async def run(self, request: web.Request) -> web.WebSocketResponse:
@@ -76,8 +77,10 @@ class SessionSocket:
             except ConnectionError:
                 log.info("websocket_lost", session_id=self._session.session_id)
             finally:
-                forwarding.cancel()
-                await asyncio.wait([forwarding])
+                tasks = [task for task in (forwarding, self._answering) if task is not None]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
         finally:
             await subscription.aclose()
         return self._socket
@@ -97,7 +100,7 @@ class SessionSocket:
                 raise InvalidInput("Only text frames are understood.")
             await self._act(cast(str, message.data))
         except GpuserverError as error:
-            await self._send(ErrorEvent(error=error.problem()))
+            await self._refuse(error)
 
     async def _act(self, text: str) -> None:
         try:
@@ -116,20 +119,35 @@ class SessionSocket:
             case Configure():
                 self._session.configure(voice=message.voice, rate=message.rate, model=message.model)
             case WebRtcOffer():
-                await self._answer(message)
+                await self._begin_answer(message)
             case WebRtcIceCandidate():
                 await self._peers.add_candidate(self._session, message.candidate)
             case Ping():
                 await self._send(Pong())
 
+    async def _begin_answer(self, message: WebRtcOffer) -> None:
+        """Answer beside the messages that follow: with a TURN server it takes seconds, and an interruption must not wait for it."""
+        if self._answering is not None:
+            await asyncio.wait([self._answering])  # one offer at a time
+        self._answering = asyncio.create_task(self._answer(message), name="websocket-answer")
+        await asyncio.sleep(0)  # it has begun before the next message is read: what follows belongs to this offer
+
     async def _answer(self, message: WebRtcOffer) -> None:
         """Answer, then repeat our candidates one by one for clients that take them only so."""
         playout = cast(Playout, self._session.stage)
-        answer = await self._peers.answer(self._session, playout, Offer(sdp=message.sdp, type="offer"))
-        await self._send(WebRtcAnswer(sdp=answer.sdp))
-        for candidate in answer_candidates(answer.sdp):
-            await self._send(WebRtcServerCandidate(candidate=candidate))
-        await self._send(WebRtcServerCandidate(candidate=None))
+        try:
+            answer = await self._peers.answer(self._session, playout, Offer(sdp=message.sdp, type="offer"))
+            await self._send(WebRtcAnswer(sdp=answer.sdp))
+            for candidate in answer_candidates(answer.sdp):
+                await self._send(WebRtcServerCandidate(candidate=candidate))
+            await self._send(WebRtcServerCandidate(candidate=None))
+        except GpuserverError as error:
+            await self._refuse(error)
+        except ConnectionError:
+            return  # the client has gone; the receiving side ends
+
+    async def _refuse(self, error: GpuserverError) -> None:
+        await self._send(ErrorEvent(error=error.problem()))
 
     async def _send(self, event: BaseModel) -> None:
         if not self._socket.closed:

@@ -84,8 +84,12 @@ class Receiver:
             await self._changed.wait_for(condition)
 
     async def aclose(self) -> None:
+        """Ends the recorders too: a track of a connection that never came about does not end by itself."""
         await self.connection.close()
-        await asyncio.gather(*self._tasks)
+        recording = list(self._tasks)
+        for task in recording:
+            task.cancel()
+        await asyncio.gather(*recording, return_exceptions=True)
 
     def sound_after(self, moment: float) -> list[ReceivedSound]:
         """What arrived after `moment` (time.monotonic seconds)."""

@@ -15,7 +15,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection
 from receiver import Receiver
 
 from gpuserver.domain import Avatar, AvatarFrame, Box
-from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, UpstreamFailed
+from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, SessionNotFound, UpstreamFailed
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
@@ -47,12 +47,19 @@ class WatchedSession:
     def __init__(self, session_id: str = "s1") -> None:
         self.session_id = session_id
         self.notes: list[str] = []
+        self.expected = 0  # peers on their way
         self.playout = Playout(moving_avatar())
         self.events = Subscription(lambda _subscription: None)
         self.detached = asyncio.Event()
 
     def subscribe(self) -> Subscription:
         return self.events
+
+    def expect_viewer(self) -> None:
+        self.expected += 1
+
+    def expect_viewer_no_longer(self) -> None:
+        self.expected -= 1
 
     def attach(self) -> None:
         self.notes.append("attach")
@@ -219,13 +226,70 @@ async def test_a_new_offer_replaces_the_old_peer_and_the_loop_goes_on(peers: Pee
         await second.connect(negotiation(peers, session))
         await first.until(lambda: first.state == "closed")
         await second.until(lambda: len(second.pictures) > 3)
-        assert session.notes == ["attach", "detach", "attach"]
+        await asyncio.wait_for(session.detached.wait(), 5)
+        assert session.notes == ["attach", "attach", "detach"]
+        assert session.expected == 0
         assert len(peers) == 1
         assert session.playout.last is not None
         assert session.playout.last.number > 3
         session.events.close("deleted")
         await second.until(lambda: second.state == "closed")
-        assert session.notes == ["attach", "detach", "attach", "detach"]
+        assert session.notes == ["attach", "attach", "detach", "detach"]
+
+
+async def test_an_answered_peer_is_expected_until_it_connects(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        answer = await negotiation(peers, session)(await receiver.offer())
+        assert (session.expected, session.notes) == (1, [])
+        await receiver.accept(answer)
+        await receiver.until(lambda: session.notes == ["attach"])
+        assert session.expected == 0
+
+
+async def test_a_new_offer_gives_up_a_peer_that_has_not_connected_and_keeps_one_that_has(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as watching, Receiver() as lost, Receiver() as lost_too:
+        await watching.connect(negotiation(peers, session))
+        for receiver in (lost, lost_too):
+            await negotiation(peers, session)(await receiver.offer())
+        seen = len(watching.sounds)
+        await watching.until(lambda: len(watching.sounds) > seen + 50)
+        assert session.notes == ["attach"]
+        assert session.expected == 1
+        assert len(peers._lines["s1"].peers) == 2
+
+
+async def test_an_offer_that_cannot_be_answered_is_expected_no_longer(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as receiver:
+        with pytest.raises(InvalidSdp):
+            await negotiation(peers, session, lambda sdp: sdp.replace("VP8", "VP7").replace("H264", "H261"))(await receiver.offer())
+    assert session.expected == 0
+
+
+async def test_a_candidate_that_comes_while_its_offer_is_being_answered_waits_for_it(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as watching, Receiver() as receiver:
+        await watching.connect(negotiation(peers, session))
+        sdp = await receiver.offer()
+        answering = asyncio.ensure_future(negotiation(peers, session, without_candidates)(sdp))
+        await asyncio.sleep(0)
+        for candidate in answer_candidates(sdp):
+            await peers.add_candidate(session, candidate)
+        await receiver.accept(without_candidates(await answering))
+        await receiver.until(lambda: receiver.state == "connected")
+
+
+async def test_an_offer_that_waits_while_its_session_ends_is_refused(peers: Peers) -> None:
+    session = WatchedSession()
+    async with Receiver() as first, Receiver() as second:
+        offers = [await first.offer(), await second.offer()]
+        answers = [asyncio.ensure_future(negotiation(peers, session)(offer)) for offer in offers]
+        await asyncio.sleep(0)
+        session.events.close("deleted")
+        _, refused = await asyncio.gather(*answers, return_exceptions=True)
+    assert isinstance(refused, SessionNotFound)
 
 
 async def test_a_bad_offer_leaves_the_old_peer_alone(peers: Peers) -> None:
@@ -248,18 +312,23 @@ async def test_a_browser_that_leaves_is_noticed(peers: Peers) -> None:
     assert len(peers) == 0
 
 
+async def test_a_receiver_that_closes_before_it_is_connected_ends(peers: Peers) -> None:
+    async with asyncio.timeout(5), Receiver() as receiver:
+        await receiver.accept(without_candidates(await negotiation(peers, WatchedSession())(await receiver.offer())))
+
+
 async def test_a_browser_that_never_comes_is_given_up(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpuserver.media.peer.CONNECT_SECONDS", 0.05)
     session = WatchedSession()
     async with Receiver() as receiver:
         await negotiation(peers, session)(await receiver.offer())
-        peer = peers._lines["s1"].peer
-        assert peer is not None
+        (peer,) = peers._lines["s1"].peers
         assert peer._watch is not None
         async with asyncio.timeout(5):
             await peer._watch
     assert len(peers) == 0
     assert session.notes == []
+    assert session.expected == 0
 
 
 async def test_a_negotiation_that_hangs_is_cut_off(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +359,7 @@ async def test_a_close_that_hangs_leaves_no_socket_open(peers: Peers, monkeypatc
     session = WatchedSession()
     async with Receiver() as receiver:
         await negotiation(peers, session)(await receiver.offer())
-        connection = peers._lines["s1"].peer._connection  # type: ignore[union-attr]
+        connection = peers._lines["s1"].peers[0]._connection
         monkeypatch.setattr(RTCPeerConnection, "close", never)
         monkeypatch.setattr("gpuserver.media.peer.CLOSE_SECONDS", 0.05)
         await peers.aclose()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiortc import RTCPeerConnection
 from receiver import Receiver
 
 if TYPE_CHECKING:
@@ -215,6 +216,65 @@ async def test_a_whole_call_over_the_websocket(media: MediaServer) -> None:
         assert marks["first_sound"] <= marks["first_packet"] <= marks["done"]
         # Five words of 0.2 s are 50 pieces of 20 ms; the last ones are still on their way.
         await receiver.until(lambda: sum(sound.audible for sound in receiver.sounds) >= 49)
+
+
+async def test_a_question_right_behind_the_offer_is_answered_aloud(media: MediaServer) -> None:
+    socket = await media.socket(await media.create())
+    async with Receiver() as receiver:
+
+        async def negotiate(sdp: str) -> str:
+            await socket.send_json({"type": "webrtc_offer", "sdp": sdp})
+            await socket.send_json({"type": "ask", "text": "What is it?"})
+            return str((await event(socket, "webrtc_answer"))["sdp"])
+
+        await receiver.connect(negotiate)
+        await receiver.until(lambda: any(sound.audible for sound in receiver.sounds))
+        assert (await event(socket, "speech_ended"))["text"] == media.model.script
+
+
+async def test_an_interrupt_does_not_wait_for_an_offer_that_is_being_answered(media: MediaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+    create_answer = RTCPeerConnection.createAnswer
+
+    async def slow(connection: RTCPeerConnection) -> Any:
+        begun.set()
+        await may_go_on.wait()
+        return await create_answer(connection)
+
+    socket = await media.socket(await media.create())
+    async with Receiver() as receiver:
+        offer = await receiver.offer()
+        monkeypatch.setattr(RTCPeerConnection, "createAnswer", slow)
+        await socket.send_json({"type": "webrtc_offer", "sdp": offer})
+        await begun.wait()
+        await socket.send_json({"type": "ask", "text": "What is it?"})
+        await socket.send_json({"type": "interrupt"})
+        assert (await event(socket, "interrupted"))["turn"] == 1
+        may_go_on.set()
+        assert (await event(socket, "webrtc_answer"))["sdp"]
+
+
+async def test_a_client_that_leaves_while_its_offer_is_being_answered_leaves_no_peer(
+    media: MediaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def never(_connection: RTCPeerConnection) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    session = await media.create()
+    socket = await media.socket(session)
+    async with Receiver() as receiver:
+        offer = await receiver.offer()
+        monkeypatch.setattr(RTCPeerConnection, "createAnswer", never)
+        await socket.send_json({"type": "webrtc_offer", "sdp": offer})
+        await begun.wait()
+        await socket.close()
+    monkeypatch.undo()
+    again = await media.socket(session)
+    async with Receiver() as receiver:
+        await connect_over(again, receiver)  # the line is free
 
 
 async def test_an_interrupt_silences_what_the_browser_receives(media: MediaServer) -> None:
