@@ -41,7 +41,7 @@ TEXT = (
     "Good morning. Bob and Mary make a map of the moon. Please bring my paper to the new room. "
     "Peter Piper picked a peck of pickled peppers, maybe by the bamboo pump."
 )
-# Texts that no constant of the engine was chosen by.
+# Texts with names, numbers and few closures; the looks of the mouth were not chosen by them.
 OTHER_TEXTS = (
     "Emma Brown was born on the fifth of May 1987 in Birmingham. She paid 46 pounds and 20 pence for a map of Bombay.",
     "The weather is lovely today, so we could walk along the river and watch the boats before supper.",
@@ -229,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, help="videos of a face; the bundled portrait is always measured")
     parser.add_argument("--text", action="append", help="what is said; several times for several films")
-    parser.add_argument("--others", action="store_true", help="also say the texts that nothing was tuned by")
+    parser.add_argument("--others", action="store_true", help="also say two more texts")
     parser.add_argument("--vp8", type=int, metavar="KBIT", help="also measure after VP8 at this bit rate")
     parser.add_argument("--tracked", action="store_true", help="also measure with a finder that follows the face")
     parser.add_argument("--keep", type=Path, help="leave the films in this folder")
