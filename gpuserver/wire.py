@@ -383,8 +383,15 @@ class ErrorEvent(Strict):
     error: dict[str, object]
 
 
+SessionEnd = Literal["deleted", "avatar deleted"]
+AVATAR_DELETED: SessionEnd = "avatar deleted"
+
+
 class SessionLost(Strict):
-    """The session is gone: it ended, or the media server restarted. Create a new one."""
+    """The session is gone: it ended, or the media server restarted. Create a new one.
+
+    reason: SessionEnd where somebody ended it, "idle", "shutdown", or a sentence.
+    """
 
     type: Literal["session_lost"] = "session_lost"
     reason: str

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
@@ -14,7 +15,7 @@ from yarl import URL
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound, Unauthorized, Unavailable
 from gpuserver.web.auth import INTERNAL_HEADER, internal_secret
-from gpuserver.wire import SessionList
+from gpuserver.wire import AVATAR_DELETED, SessionList
 
 REQUEST_SECONDS = 30.0
 HEALTH_SECONDS = 1.0
@@ -105,9 +106,9 @@ class MediaClient:
         return [session.session_id for session in sessions if session.avatar_id == avatar_id]
 
     async def end(self, session_ids: list[str]) -> None:
-        """End these sessions. Raises Unavailable."""
+        """End these sessions, for their avatar is deleted. Raises Unavailable."""
         for session_id in session_ids:
-            await self.send("DELETE", f"/v1/sessions/{session_id}")
+            await self.send("DELETE", f"/v1/sessions/{session_id}?reason={quote(AVATAR_DELETED)}")
 
     @property
     def _http(self) -> aiohttp.ClientSession:

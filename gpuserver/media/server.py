@@ -36,6 +36,7 @@ from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.serving import serve
+from gpuserver.wire import AVATAR_DELETED
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class SessionsAsUsers:
     async def end(self, session_ids: list[str]) -> None:
         for session_id in session_ids:
             try:
-                await self._registry.delete(session_id, "avatar deleted")
+                await self._registry.delete(session_id, AVATAR_DELETED)
             except SessionNotFound:
                 log.info("session_ended_by_itself", session_id=session_id)
 

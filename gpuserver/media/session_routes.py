@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 from aiohttp import web
 from pydantic import BaseModel
 
 from gpuserver.config import Settings
+from gpuserver.errors import InvalidInput
 from gpuserver.media.access import session_of
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
@@ -16,7 +17,7 @@ from gpuserver.web.auth import require_internal
 from gpuserver.web.body import read_body
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
-from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
+from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionEnd, SessionList
 
 
 def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str) -> None:
@@ -65,9 +66,12 @@ class SessionRoutes:
         return _json(self._registry.get(request.match_info["session_id"]).info())
 
     async def delete(self, request: web.Request) -> web.Response:
-        """DELETE /v1/sessions/{session_id}."""
+        """DELETE /v1/sessions/{session_id}; ?reason= is what its clients are told, a SessionEnd."""
         require_internal(request, self._secret)
-        await self._registry.delete(request.match_info["session_id"])
+        reason = request.query.get("reason", "deleted")
+        if reason not in get_args(SessionEnd):
+            raise InvalidInput("reason: there is no such end of a session.", advice=f"Use one of: {', '.join(get_args(SessionEnd))}.")
+        await self._registry.delete(request.match_info["session_id"], reason)
         return web.Response(status=204)
 
     async def offer(self, request: web.Request) -> web.Response:

@@ -24,6 +24,7 @@ class FakeMediaServer:
         self.max_sessions = max_sessions
         self.sessions: dict[str, SessionInfo] = {}
         self.created: list[CreateSession] = []
+        self.ends: list[str | None] = []  # the reasons that sessions were deleted with
         self.signals: list[tuple[str, str, object]] = []
         self.closed_with: asyncio.Queue[int | None] = asyncio.Queue(100)
 
@@ -76,6 +77,7 @@ class FakeMediaServer:
     async def _delete(self, request: web.Request) -> web.Response:
         require_internal(request, SECRET)
         del self.sessions[self._session(request).session_id]
+        self.ends.append(request.query.get("reason"))
         return web.Response(status=204)
 
     async def _signal(self, request: web.Request) -> web.Response:

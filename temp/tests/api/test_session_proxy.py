@@ -147,6 +147,13 @@ async def test_an_avatar_shown_by_a_session_of_the_media_server_is_in_use(pair: 
     assert (answer.status, (await answer.json())["sessions"]) == (409, [session_id])
     assert (await pair.client.delete("/v1/avatars/demo?force=true")).status == 204
     assert pair.media.sessions == {}
+    assert pair.media.ends == ["avatar deleted"]
+
+
+async def test_a_client_that_ends_a_session_cannot_name_the_reason(pair: Pair) -> None:
+    session_id = await pair.new_session()
+    assert (await pair.client.delete(f"/v1/sessions/{session_id}?reason=avatar%20deleted")).status == 204
+    assert pair.media.ends == [None]
 
 
 async def test_avatars_are_served_and_deleted_while_the_media_server_is_down(pair: Pair) -> None:

@@ -33,6 +33,7 @@ async def test_a_session_is_made_listed_shown_and_ended(media: MediaServer) -> N
     assert (shown["tutor_id"], shown["student_id"], shown["kb_id"], shown["connected"]) == ("7", "s", "3", False)
     assert "engine_token" not in shown
 
+    assert (await media.client.delete(f"/v1/sessions/{session_id}?reason=why", headers=media.internal)).status == 400
     assert (await media.client.delete(f"/v1/sessions/{session_id}", headers=media.internal)).status == 204
     for call in (media.client.get, media.client.delete):
         answer = await call(f"/v1/sessions/{session_id}", headers=media.internal)

@@ -158,11 +158,12 @@ async def test_all_sockets_of_a_session_get_its_events(media: MediaServer) -> No
         assert (await event(socket, "text_complete"))["text"] == media.model.script
 
 
-async def test_a_deleted_session_says_so_and_closes_with_its_own_code(media: MediaServer) -> None:
+@pytest.mark.parametrize(("query", "reason"), [("", "deleted"), ("?reason=avatar%20deleted", "avatar deleted")])
+async def test_a_deleted_session_says_so_and_closes_with_its_own_code(media: MediaServer, query: str, reason: str) -> None:
     session = await media.create()
     socket = await media.socket(session)
-    await media.client.delete(f"/v1/sessions/{session['session_id']}", headers=media.internal)
-    assert (await event(socket, "session_lost"))["reason"] == "deleted"
+    await media.client.delete(f"/v1/sessions/{session['session_id']}{query}", headers=media.internal)
+    assert (await event(socket, "session_lost"))["reason"] == reason
     assert (await socket.receive(timeout=5)).type is WSMsgType.CLOSE
     assert socket.close_code == 4404
 
