@@ -8,7 +8,7 @@ const LONGEST_RETRY_MS = 8000;
 const DEFAULT_WAIT_S = 5; // where a full server does not say how long
 const HEARTBEAT_MS = 15000;
 const ALONE_MS = 10000; // nothing heard for so long after a ping: the line is dead
-const ENDED_ON_PURPOSE = new Set(["idle", "deleted"]); // reasons of session_lost
+const ENDED_ON_PURPOSE = new Set(["idle", "deleted", "avatar deleted"]); // reasons of session_lost
 
 /**
  * Events, each with `detail`:

@@ -133,6 +133,8 @@ export const en = {
   "problem.idle.advice": "",
   "problem.deleted": "The call was ended on the server.",
   "problem.deleted.advice": "",
+  "problem.avatar deleted": "The call has ended because its face was deleted.",
+  "problem.avatar deleted.advice": "Choose another face.",
   "problem.offline": "The server cannot be reached.",
   "problem.offline.advice": "Check that it runs and that you are online.",
   "problem.cancelled": "Stopped. Nothing was kept.",

@@ -142,6 +142,8 @@ export const zh = {
   "problem.idle.advice": "",
   "problem.deleted": "通话已在服务器端结束。",
   "problem.deleted.advice": "",
+  "problem.avatar deleted": "通话已结束，因为这张脸已被删除。",
+  "problem.avatar deleted.advice": "请另选一张脸。",
   "problem.offline": "无法连接服务器。",
   "problem.offline.advice": "请确认服务器正在运行，网络畅通。",
   "problem.invalid-avatar-id": "这个名称不能用。",
