@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from gpuserver.domain import Pcm, Speech, TimedViseme
 from gpuserver.errors import VoiceFailed
 from gpuserver.pipeline.clauses import clauses
+from gpuserver.pipeline.loading import load_in_background
 
 SHORT = 40  # characters; about 2.5 s of speech, 25 ms of hibari's work
 LONG = 160  # characters spoken in one go after the first piece
@@ -30,7 +31,7 @@ class SpokenPiece:
 
 
 class SpeechWorker(Generic[Model]):
-    """One thread that loads a model and runs it, shared by all sessions; a long sentence comes clause by clause.
+    """A model and the thread that runs it, shared by all sessions; a long sentence comes clause by clause.
 
     name: of the voice, for Speech and messages. advice: what to do where the model cannot be loaded.
     """
@@ -45,16 +46,18 @@ class SpeechWorker(Generic[Model]):
     def start(self) -> None:
         """Begin loading the model, so that the first sentence does not wait for it."""
         if self._loading is None:
-            self._loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+            self._loading = load_in_background(self._load, f"load {self._name}")
 
     async def model(self) -> Model:
         """The model, loaded. Raises VoiceFailed if it cannot be."""
         self.start()
         assert self._loading is not None  # noqa: S101 - start() sets it
-        try:
-            return await asyncio.shield(self._loading)
-        except Exception as error:
+        await asyncio.wait([self._loading])
+        if self._loading.cancelled():
+            raise VoiceFailed(f"The voice {self._name} is being closed.")
+        if error := self._loading.exception():
             raise VoiceFailed(f"The voice {self._name} could not be loaded: {error}", advice=self._advice) from error
+        return self._loading.result()
 
     async def speak(self, text: str, work: Callable[[Model, str, float], SpokenPiece | None]) -> AsyncGenerator[Speech, None]:
         """The texts of the pieces, joined, are the sentence. work(model, piece, pause) makes a piece in the thread, followed by
@@ -71,7 +74,9 @@ class SpeechWorker(Generic[Model]):
                 yield Speech(spoken.pcm, spoken.sample_rate, piece, spoken.visemes, voice=self._name)
 
     async def aclose(self) -> None:
-        """Finish the piece being spoken, drop what waits, stop the thread."""
+        """Finish the piece being spoken, drop what waits, stop the thread. A model that is still being loaded is not waited for."""
+        if self._loading is not None:
+            self._loading.cancel()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
 

@@ -17,6 +17,7 @@ from gpuserver.pipeline.clauses import bounded
 from gpuserver.pipeline.edge_sentence import EdgeSentence, Pronounce
 from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.language import has_words, language_name, language_of
+from gpuserver.pipeline.loading import load_in_background
 from gpuserver.pipeline.pronunciation import Pronunciation
 from gpuserver.pipeline.speech_worker import clamped
 from gpuserver.wire import VoiceInfo
@@ -111,9 +112,10 @@ class EdgeVoice:
         return [VoiceInfo(id=name, name=who.removesuffix("Neural"), language=language) for name, language, who in offered]
 
     async def aclose(self) -> None:
-        """Wait until the thread that loads the dictionaries has ended; nothing else is held between sentences."""
+        """Wait no longer for the dictionaries; nothing else is held between sentences."""
         if self._loading is not None:
-            await self._loading
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
 
     def _pronounce_for(self, text: str, language: str) -> Pronounce | None:
         """How a text in this language is pronounced; None where that is not known for all of it."""
@@ -123,7 +125,7 @@ class EdgeVoice:
 
     async def _load(self) -> None:
         try:
-            await asyncio.to_thread(self._pronunciation.load)
+            await load_in_background(self._pronunciation.load, "load the pronunciation")
         except Exception:  # the voice speaks without them
             log.warning("no dictionaries for the lips, they follow the sound", exc_info=True)
         else:
