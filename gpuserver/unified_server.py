@@ -24,6 +24,7 @@ from gpuserver.web.logs import configure_logging
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_AFTER_SECONDS = 2.5  # a clean shutdown takes less than 3 s
+FIRST_SECONDS = 1.2  # of these: what the first server, the media server, has for itself
 
 log = structlog.get_logger(__name__)
 
@@ -75,9 +76,17 @@ class Child:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    def stay_down(self) -> None:
+        """Do not start it again."""
+        self._stopping.set()
+
     def stop(self, number: signal.Signals) -> None:
         """Pass on the signal that asks it to end, and do not start it again."""
-        self._stopping.set()
+        self.stay_down()
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
@@ -119,11 +128,15 @@ class Child:
 
 
 class Supervisor:
-    """The two servers as one: ready together, stopped together."""
+    """The two servers as one: ready together, stopped one after the other.
+
+    The first one has the sessions; the other carries its farewell to their clients and so ends after it.
+    """
 
     def __init__(self, children: list[Child]):
         self._children = children
         self._stop = asyncio.Event()
+        self._number = signal.SIGTERM
 
     def stop(self, number: signal.Signals) -> None:
         """Ask all to end; the second time, end them."""
@@ -131,7 +144,8 @@ class Supervisor:
             if self._stop.is_set():
                 child.kill()
             else:
-                child.stop(number)
+                child.stay_down()
+        self._number = number
         self._stop.set()
 
     async def run(self, on_ready: Callable[[], Awaitable[None]]) -> None:
@@ -150,9 +164,14 @@ class Supervisor:
             task.result()
 
     async def _end(self, running: list[asyncio.Task[None]]) -> None:
-        _, late = await asyncio.wait(running, timeout=KILL_AFTER_SECONDS)
+        started = time.monotonic()
+        self._children[0].stop(self._number)
+        await asyncio.wait(running[:1], timeout=FIRST_SECONDS)
+        for child in self._children[1:]:
+            child.stop(self._number)
+        _, late = await asyncio.wait(running, timeout=KILL_AFTER_SECONDS - (time.monotonic() - started))
         if late:
-            log.warning("killing_what_does_not_stop")
+            log.warning("killing_what_does_not_stop", processes=[child.name for child in self._children if child.runs])
             for child in self._children:
                 child.kill()
             await asyncio.wait(late)

@@ -21,6 +21,7 @@ from gpuserver.wire import SessionLost
 
 HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
 CLOSE_SECONDS = 1.0
+GOODBYE_SECONDS = 0.5  # for all clients at once, when this server stops
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Relay:
 
     async def close(self, _app: web.Application) -> None:
         """Tell all clients that this server goes away; their sessions live on in the media server."""
-        closing = [asyncio.wait_for(client.close(code=WSCloseCode.GOING_AWAY), CLOSE_SECONDS) for client in self._clients]
+        closing = [asyncio.wait_for(client.close(code=WSCloseCode.GOING_AWAY), GOODBYE_SECONDS) for client in self._clients]
         await asyncio.gather(*closing, return_exceptions=True)
 
 

@@ -13,7 +13,7 @@ from gpuserver.web.binding import cannot_bind
 from gpuserver.web.lifeline import SHUTDOWN_LIMIT_SECONDS
 
 KEEPALIVE_SECONDS = 15.0  # aiohttp's own default holds idle connections for an hour
-DRAIN_SECONDS = 1.0  # for requests in progress
+DRAIN_SECONDS = 0.5  # for requests in progress; the supervisor grants 2.5 s to both servers together
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gpuserver.errors import CannotStart
 from gpuserver.startup_report import describe
@@ -135,9 +136,23 @@ async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, one=FAKE_SERVER, two=STUBBORN_SERVER)
     async with _running(fleet) as task:
         stubborn = await fleet.pid("two", 0)
+        with capture_logs() as logs:
+            fleet.supervisor.stop(signal.SIGTERM)
+            await asyncio.wait_for(task, PATIENCE)
+        assert not _alive(stubborn)
+        assert [line["processes"] for line in logs if line["event"] == "killing_what_does_not_stop"] == [["two"]]
+
+
+async def test_the_first_server_ends_before_the_others_are_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.unified_server.FIRST_SECONDS", PATIENCE)
+    monkeypatch.setattr("gpuserver.unified_server.KILL_AFTER_SECONDS", PATIENCE * 2)
+    last_words = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(open(sys.argv[1], 'a').write(f'{time.monotonic()}\\n') and 0))"
+    script = "import time" + FAKE_SERVER.replace("signal.signal(signal.SIGTERM, signal.SIG_DFL)", last_words)
+    fleet = Fleet(tmp_path, one=script, two=script)
+    async with _running(fleet) as task:
         fleet.supervisor.stop(signal.SIGTERM)
         await asyncio.wait_for(task, PATIENCE)
-        assert not _alive(stubborn)
+    assert float(fleet._lines("one")[-1]) < float(fleet._lines("two")[-1])
 
 
 async def test_a_second_signal_kills_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
