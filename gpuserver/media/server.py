@@ -26,6 +26,7 @@ from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.renderer import Renderer
 from gpuserver.musetalk.warp_engine import WarpEngine
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
+from gpuserver.pipeline.loading import leave_what_is_being_loaded
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.voice import ReportingVoice, make_voice
@@ -108,6 +109,7 @@ def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> N
     check_bind(settings, "MEDIA", settings.media_host)
     cv2.setNumThreads(1)  # the cores belong to the sessions, not to one call
     asyncio.run(_serve(settings, on_ready))
+    leave_what_is_being_loaded()
 
 
 async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> None:
