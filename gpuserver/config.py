@@ -31,7 +31,6 @@ PLANNED = (
     "musetalk_base",
     "musetalk_conda_env",
     "ffmpeg_path",
-    "avatar_max_disk_gb",
     "lipsync_service_url",
     "api_keys",
     "cors_origins",

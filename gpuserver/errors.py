@@ -31,6 +31,7 @@ GpuserverError
 │       └── VoiceUnreachable     the service that speaks does not answer
 ├── Unavailable (503)            the media server is down
 ├── DiskFull (507)
+│   └── AvatarRoomFull           AVATAR_MAX_DISK_GB is used up
 └── CannotStart                  a server refuses to start; never sent over HTTP
 
 Each class knows its HTTP status and its problem type (RFC 9457). `detail` says what happened, `advice` what to do about it.
@@ -244,6 +245,11 @@ class Unavailable(GpuserverError):
 class DiskFull(GpuserverError):
     status, slug, title = 507, "disk-full", "The disk is full"
     default_advice = "Delete avatars that are not needed, or give AVATARS_DIR more room."
+
+
+class AvatarRoomFull(DiskFull):
+    slug, title = "avatar-room-full", "Avatars may take no more room"
+    default_advice = "Delete avatars that are not needed, or raise AVATAR_MAX_DISK_GB."
 
 
 class CannotStart(GpuserverError):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from gpuserver.domain import Avatar, AvatarFrame, Box, Bytes2D, Floats
 from gpuserver.errors import AvatarDamaged, AvatarNotFound
+from gpuserver.musetalk.disk_room import DiskRoom
 from gpuserver.musetalk.landmarks import COUNT
 from gpuserver.wire import AvatarInfo
 
@@ -35,10 +36,12 @@ class AvatarWriter:
     """Writes one avatar into an empty folder: add() every picture, keep() a part of them, finish().
 
     Nothing here publishes the folder; a reader must not see it before finish() has returned. OSError (a full disk) passes through.
+    room: how much may be written; DiskFull is raised before a picture that would not fit.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, room: DiskRoom | None = None):
         self._folder = folder
+        self._room = room or DiskRoom(folder)
         self._shape = (0, 0)  # rows and columns of an I420 picture; the first one decides
         self._count = 0
         self._pictures: BinaryIO = (folder / FRAMES).open("x+b")
@@ -57,8 +60,13 @@ class AvatarWriter:
     def height(self) -> int:
         return self._shape[0] * 2 // 3
 
+    def expect(self, count: int, picture: Bytes2D) -> None:
+        """Raises DiskFull unless `count` more pictures like this one find room."""
+        self._room.require(count * picture.nbytes, written=self._count * picture.nbytes)
+
     def add(self, picture: Bytes2D) -> None:
-        """Append a picture: uint8 [height * 3 / 2, width], I420; all of one size, both sides even."""
+        """Append a picture: uint8 [height * 3 / 2, width], I420; all of one size, both sides even. Raises DiskFull."""
+        self.expect(1, picture)
         rows, columns = picture.shape
         if rows % 3 or columns % 2 or not rows or not columns:
             raise ValueError(f"{rows} rows of {columns} are no I420 picture")

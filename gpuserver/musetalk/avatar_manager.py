@@ -15,12 +15,14 @@ from gpuserver.errors import (
     AvatarDamaged,
     AvatarExists,
     AvatarNotFound,
+    AvatarRoomFull,
     InvalidAvatarId,
     Unreadable,
     VideoNotFound,
 )
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
+from gpuserver.musetalk.disk_room import DiskRoom
 from gpuserver.musetalk.film_job import make_film
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
@@ -118,6 +120,12 @@ class AvatarManager:
         self._videos.check(request.video_path)
         self.check_new(request.avatar_id, replace=replace)
 
+    def check_room(self, upload_bytes: int = 0, *, replace: bool = False) -> None:
+        """Whether an avatar has a chance to find room, and its upload before. Raises DiskFull, AvatarRoomFull."""
+        DiskRoom(self._shelf.root).require(upload_bytes)
+        if not replace:  # else it depends on what is replaced
+            DiskRoom(self._shelf.root, self._room_for(None)).require(1)
+
     def check_new(self, avatar_id: str, *, replace: bool = False) -> None:
         """Raises AvatarExists."""
         if not replace and self._shelf.exists(avatar_id):
@@ -144,14 +152,22 @@ class AvatarManager:
                     tutor_id=request.tutor_id,
                     apply_blur=request.apply_blur,
                     mock=mock,
+                    most_bytes=self._room_for(avatar_id if replace else None),
                 )
                 run_preparation(job, video, watch)
+                if (self._room_for(avatar_id if replace else None) or 0) < 0:
+                    raise AvatarRoomFull("The avatar and others made meanwhile exceed AVATAR_MAX_DISK_GB.")
                 self._shelf.publish(avatar_id, folder, replace=replace)
         message = "Avatar created successfully"
         if mock:
             message += " from the sample face (mock), because there is no such video"
         _log.info("avatar %s created%s", avatar_id, " (mock)" if mock else "")
         return AvatarCreated(avatar_id=avatar_id, avatar_path=str(self._shelf.root / avatar_id), message=message, mock=mock)
+
+    def _room_for(self, replaced: str | None) -> int | None:
+        """Bytes that AVATAR_MAX_DISK_GB leaves to a new avatar in the place of `replaced`; None: no limit is set."""
+        most = self._settings.avatar_max_disk_gb
+        return None if most is None else int(most * 1024**3) - self._shelf.used_bytes(but=replaced)
 
     # ------------------------------------------------------------ looking
 

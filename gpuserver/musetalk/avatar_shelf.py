@@ -123,6 +123,16 @@ class AvatarShelf:
         self._forget_films(avatar_id)
         _remove(version)
 
+    def used_bytes(self, *, but: str | None = None) -> int:
+        """What all avatars take on disk, those in the making as well; without the one named `but`."""
+        left_out = None if but is None else self._find(but)
+        total = 0
+        for folder, names, files in os.walk(self.root):
+            here = Path(folder)
+            names[:] = [name for name in names if here / name not in {left_out, self._uploads}]
+            total += sum(_size(here / file) for file in files)
+        return total
+
     def touch(self, avatar_id: str) -> None:
         """Note that the avatar is used now. Raises AvatarNotFound."""
         self.version(avatar_id)
@@ -226,6 +236,13 @@ def room_on_disk() -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFull("The disk is full.") from error
         raise
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except FileNotFoundError:  # removed meanwhile
+        return 0
 
 
 def _remove(path: Path) -> None:

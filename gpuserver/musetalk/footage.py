@@ -38,7 +38,7 @@ class Footage:
 
 
 def video_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Progress, analysed: Analysed) -> Footage:
-    """Read the video, follow the face, keep the longest usable part. Raises Unreadable, VideoLimitExceeded, NoUsableFace."""
+    """Read the video, follow the face, keep the longest usable part. Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull."""
     track = FaceTrack(FaceFinder())
     with Video(file) as video:
         _watch(video, track, writer, progress)
@@ -55,7 +55,7 @@ def video_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Pr
 
 
 def still_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Progress, analysed: Analysed) -> Footage:
-    """Read the picture and give it life. Raises Unreadable, VideoLimitExceeded, NoUsableFace."""
+    """Read the picture and give it life. Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull."""
     rgb = read_still(file)
     height, width = rgb.shape[:2]
     track = FaceTrack(FaceFinder())
@@ -71,6 +71,7 @@ def still_footage(file: BinaryIO, writer: AvatarWriter, blur: bool, progress: Pr
         behind = BackgroundBlur(width, height, face.box.width)
         rgb = _rgb(behind.picture(to_i420(rgb), steady_mask([seen], 0), face.landmarks))
     faces = []
+    writer.expect(FRAMES, to_i420(rgb))
     for picture, landmarks in living(rgb, face.landmarks, person.find(rgb)):
         writer.add(picture)
         faces.append(replace(face, landmarks=landmarks, box=_moved(face.box, landmarks - face.landmarks, width, height)))
@@ -83,6 +84,8 @@ def _watch(video: Video, track: FaceTrack, writer: AvatarWriter, progress: Progr
     expected = max(1.0, video.expected_seconds * FPS)
     last: Bytes2D | None = None
     for count, picture in enumerate(video.pictures(), start=1):
+        if last is None:
+            writer.expect(video.announced_pictures, picture)  # a disk that cannot hold them is not filled first
         if picture is last:
             track.see_again()
         else:

@@ -27,6 +27,7 @@ from gpuserver.domain import FPS, Bytes2D
 from gpuserver.errors import DiskFull, GpuserverError, VideoLimitExceeded
 from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
+from gpuserver.musetalk.disk_room import DiskRoom
 from gpuserver.wire import AvatarId, AvatarInfo, QualityReport
 
 Progress = Callable[[str, float], None]
@@ -43,7 +44,7 @@ _WRITING = 0.1  # of the whole: making everything durable
 
 
 class PreparationRequest(BaseModel):
-    """What the parent wants. folder: empty, to be filled."""
+    """What the parent wants. folder: empty, to be filled. most_bytes: that the pictures may take."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,12 +53,13 @@ class PreparationRequest(BaseModel):
     tutor_id: str | None = None
     apply_blur: bool = False
     mock: bool = False
+    most_bytes: int | None = None
 
 
 def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, analysed: Analysed) -> AvatarInfo:
     """Turn the video or still picture into the avatar's folder. progress: told the part of the whole; analysed: the report, early.
 
-    Raises Unreadable, VideoLimitExceeded, NoUsableFace; OSError of the disk passes through.
+    Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull; OSError of the disk passes through.
     """
     import cv2
 
@@ -67,7 +69,7 @@ def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, ana
     cv2.setNumThreads(1)  # the pictures are small: threads cost more than they save
     still = is_still(file)
     stages = Stages(progress, ("life",) if still else ("faces", "background") if request.apply_blur else ("faces",))
-    with AvatarWriter(request.folder) as writer:
+    with AvatarWriter(request.folder, DiskRoom(request.folder, request.most_bytes)) as writer:
         shoot = still_footage if still else video_footage
         footage = shoot(file, writer, request.apply_blur, stages.tell, analysed)
         stages.tell("writing", 0.0)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
+from gpuserver.errors import AvatarRoomFull, Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.wire import AvatarInfo, QualityReport
 
@@ -29,7 +29,9 @@ _WATCH_SECONDS = 0.25  # a child that says nothing is looked after this often: f
 _LINE_BYTES = 1 << 20
 _ERROR_TAIL = 4_000  # characters of the child's standard error that go into the log
 
-_ERRORS: dict[str, type[GpuserverError]] = {kind.slug: kind for kind in (Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull)}
+_ERRORS: dict[str, type[GpuserverError]] = {
+    kind.slug: kind for kind in (Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull, AvatarRoomFull)
+}
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
 
 _log = logging.getLogger(__name__)

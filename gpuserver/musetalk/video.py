@@ -77,6 +77,11 @@ class Video:
         """How much of the video will be used if the header tells the truth; for a progress bar."""
         return min(self._stated_seconds or self._limits.used_seconds, self._limits.used_seconds)
 
+    @property
+    def announced_pictures(self) -> int:
+        """How many pictures() there will be if the header tells the truth; 0 if it says nothing."""
+        return round(min(self._stated_seconds or 0.0, self._limits.used_seconds) * FPS)
+
     def pictures(self) -> Iterator[Bytes2D]:
         """Pictures uint8 [h * 3 / 2, w], I420, BT.601 limited range, at 25 fps by presentation time; all of one even size.
 

@@ -99,6 +99,7 @@ class AvatarRoutes:
         """POST /v1/avatars/upload: from a video or picture in the request."""
         replace = query_flag(request, "replace")
         self._preparations.check_room()
+        await asyncio.to_thread(self._manager.check_room, request.content_length or 0, replace=replace)
         folder, limit = self._manager.uploads_dir, self._max_upload_bytes
 
         async def check(name: str, text: str) -> None:

@@ -18,6 +18,7 @@ from gpuserver.config import Settings
 from gpuserver.errors import (
     AvatarExists,
     AvatarNotFound,
+    AvatarRoomFull,
     Cancelled,
     DiskFull,
     GpuserverError,
@@ -261,6 +262,28 @@ def test_a_full_disk_is_said_so(tmp_path: Path, manager: AvatarManager, monkeypa
     with pytest.raises(DiskFull):
         manager.create_demo("big")
     assert traces(tmp_path) == []
+
+
+def test_avatar_max_disk_gb_refuses_what_would_exceed_it(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
+    manager.create_demo("there")
+    used = sum(file.stat().st_size for file in manager.folder("there").iterdir())
+    limited = manager_in(tmp_path, avatar_max_disk_gb=(used * 1.5) / 1024**3)
+    limited.check_room()
+    with pytest.raises(AvatarRoomFull, match="AVATAR_MAX_DISK_GB"):
+        limited.create_demo("more")
+    assert limited.create_demo("there", replace=True).avatar_id == "there"
+    full = manager_in(tmp_path, avatar_max_disk_gb=1e-6)
+    with pytest.raises(AvatarRoomFull, match="leaves 0 MB"):
+        full.check_room()
+    full.check_room(replace=True)
+    assert traces(tmp_path) == sorted(["there", manager.folder("there").name])
+
+
+def test_a_video_without_room_is_refused_by_the_child_before_it_is_written(tmp_path: Path, second: Path) -> None:
+    limited = manager_in(tmp_path, avatar_max_disk_gb=1e-3)
+    with pytest.raises(AvatarRoomFull, match="AVATAR_MAX_DISK_GB leaves 2 MB") as refused:
+        limited.create_from_file("big", second)
+    assert (refused.value.status, traces(tmp_path)) == (507, [])
 
 
 # ---------------------------------------------------------------- replacing

@@ -136,6 +136,15 @@ async def test_an_upload_that_cannot_succeed_is_refused_before_its_file_is_there
     assert (manager.uploaded, list(manager.uploads_dir.iterdir())) == ([], [])
 
 
+async def test_an_upload_that_the_disk_cannot_hold_is_refused_at_once(
+    client: Client, manager: FakeAvatarManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuserver.musetalk.disk_room.MARGIN_BYTES", 1 << 60)
+    answer = await client.post("/v1/avatars/upload", data=_form(avatar_id="a1"))
+    assert (answer.status, (await answer.json())["type"]) == (507, "urn:gpuserver:problem:disk-full")
+    assert manager.uploaded == []
+
+
 async def test_an_upload_over_the_limit_is_a_413_that_names_it(client: Client) -> None:
     form = aiohttp.FormData({"avatar_id": "a1"})
     form.add_field("video_file", io.BytesIO(b"x" * (1024**2 + 1)), filename="a.mp4")
