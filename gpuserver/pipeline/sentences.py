@@ -41,10 +41,12 @@ async def sentences(tokens: AsyncIterator[str]) -> AsyncIterator[str]:
         yield sentence
 
 
-def split(text: str) -> list[str]:
-    """The sentences of a whole text, as `sentences` would yield them."""
+def split(text: str) -> Iterator[str]:
+    """The sentences of a whole text, as `sentences` would yield them; each is looked for when it is asked for, because a long text
+    takes seconds."""
     stream = SentenceStream()
-    return [*stream.push(text), *stream.finish()]
+    yield from stream.push(text)
+    yield from stream.finish()
 
 
 class SentenceStream:
