@@ -14,8 +14,9 @@ from yarl import URL
 
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound, Unauthorized, Unavailable
+from gpuserver.messages import AVATAR_DELETED
 from gpuserver.web.auth import INTERNAL_HEADER, internal_secret
-from gpuserver.wire import AVATAR_DELETED, SessionList
+from gpuserver.wire import SessionList
 
 REQUEST_SECONDS = 30.0
 HEALTH_SECONDS = 1.0

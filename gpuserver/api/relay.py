@@ -16,8 +16,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from gpuserver.api.media_client import MESSAGE_LIMIT, MediaClient
 from gpuserver.api.sessions import session_id_of
+from gpuserver.messages import SessionLost
 from gpuserver.web.auth import engine_token_of
-from gpuserver.wire import SessionLost
 
 HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
 CLOSE_SECONDS = 1.0

@@ -31,13 +31,13 @@ from gpuserver.domain import (
 )
 from gpuserver.errors import InvalidInput, VoiceFailed
 from gpuserver.media.playout import Playout
+from gpuserver.messages import ErrorEvent, Notice, ServerMessage
 from gpuserver.musetalk.renderer import Renderer
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Line, Turn
-from gpuserver.wire import ErrorEvent, Notice, ServerMessage
 
 IDLE_SECONDS = 0.5  # of the avatar's own picture before and after the speech
 

@@ -21,6 +21,7 @@ from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.session_routes import add_session_routes
 from gpuserver.media.websocket import add_websocket_routes
+from gpuserver.messages import AVATAR_DELETED
 from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.renderer import Renderer
@@ -37,7 +38,6 @@ from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.serving import serve
-from gpuserver.wire import AVATAR_DELETED
 
 log = structlog.get_logger(__name__)
 

@@ -12,12 +12,13 @@ from gpuserver.errors import InvalidInput
 from gpuserver.media.access import session_of
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
+from gpuserver.messages import SessionEnd
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.auth import require_internal
 from gpuserver.web.body import read_body
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
-from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionEnd, SessionList
+from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
 
 
 def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str) -> None:

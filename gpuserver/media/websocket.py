@@ -14,18 +14,13 @@ from gpuserver.media.access import session_of
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.sdp import answer_candidates
-from gpuserver.pipeline.session import Session
-from gpuserver.pipeline.sessions import SessionRegistry
-from gpuserver.pipeline.subscription import TOO_SLOW, Subscription
-from gpuserver.web.problem import invalid_input
-from gpuserver.wire import (
+from gpuserver.messages import (
     Ask,
     ClientMessage,
     Configure,
     ErrorEvent,
     Interrupt,
     LegacyText,
-    Offer,
     Ping,
     Pong,
     Say,
@@ -34,6 +29,11 @@ from gpuserver.wire import (
     WebRtcOffer,
     WebRtcServerCandidate,
 )
+from gpuserver.pipeline.session import Session
+from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.pipeline.subscription import TOO_SLOW, Subscription
+from gpuserver.web.problem import invalid_input
+from gpuserver.wire import Offer
 
 HEARTBEAT_SECONDS = 20.0  # proxies close a silent connection after 60 s
 MAX_MESSAGE_BYTES = 256 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gpuserver.domain import Trace
 from gpuserver.errors import GpuserverError
-from gpuserver.wire import ErrorEvent, Notice, ServerMessage, SpeechStarted, TextComplete, TextStream, TraceEvent
+from gpuserver.messages import ErrorEvent, Notice, ServerMessage, SpeechStarted, TextComplete, TextStream, TraceEvent
 
 
 class Report:

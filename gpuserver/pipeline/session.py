@@ -13,12 +13,13 @@ import structlog
 
 from gpuserver.domain import Avatar, Generation, Message, Stage
 from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
+from gpuserver.messages import Interrupted, Notice, ServerMessage, SessionLost
 from gpuserver.pipeline.conversation import Conversation
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.subscription import Subscription
 from gpuserver.pipeline.turn import Line, Turn
-from gpuserver.wire import CreateSession, Interrupted, Notice, ServerMessage, SessionInfo, SessionLost
+from gpuserver.wire import CreateSession, SessionInfo
 
 log = structlog.get_logger(__name__)
 

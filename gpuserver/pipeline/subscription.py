@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from gpuserver.wire import ServerMessage
+from gpuserver.messages import ServerMessage
 
 EVENTS_WAITING = 512  # some 20 s of a fast answer's tokens
 TOO_SLOW = "too_slow"

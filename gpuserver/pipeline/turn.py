@@ -10,12 +10,12 @@ import structlog
 
 from gpuserver.domain import Generation, Message, Played
 from gpuserver.errors import GpuserverError
+from gpuserver.messages import Interrupted, ServerMessage, SpeechEnded
 from gpuserver.pipeline.delivery import Delivery, Scene
 from gpuserver.pipeline.report import Report, now
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.thought import Recital, Thought
 from gpuserver.pipeline.utterance import cut_at_word
-from gpuserver.wire import Interrupted, ServerMessage, SpeechEnded
 
 log = structlog.get_logger(__name__)
 

@@ -14,13 +14,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "gpuserver"
 
 # What each part may import of the package, besides itself. A part is a folder or a module of gpuserver.
 BASE = {"config", "errors", "__init__"}
-NOUNS = {"domain", "wire", *BASE}
+NOUNS = {"domain", "wire", "messages", *BASE}
 ALLOWED = {
     "__init__": set[str](),
     "config": set[str](),
     "errors": set[str](),
     "domain": BASE,
     "wire": BASE,
+    "messages": {"wire", *BASE},
     "musetalk": NOUNS,
     "pipeline": {"musetalk", *NOUNS},
     "web": {"pipeline", "musetalk", *NOUNS},

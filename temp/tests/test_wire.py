@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gpuserver.wire import Ask, AvatarInfo, ClientMessage, CreateAvatar, CreateSession, LegacyText, WebRtcIceCandidate, check_avatar_id
+from gpuserver.messages import Ask, ClientMessage, LegacyText, WebRtcIceCandidate
+from gpuserver.wire import AvatarInfo, CreateAvatar, CreateSession, check_avatar_id
 
 CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
 

@@ -14,13 +14,13 @@ from fakes import FakeEngine, FakeRenderer, FakeStage, FakeVoice, fake_avatar
 
 from gpuserver.config import Settings
 from gpuserver.domain import Generation, Message
+from gpuserver.messages import ErrorEvent, ServerMessage, TextComplete
 from gpuserver.pipeline import language_model, llm_ollama, llm_openai, thought
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.language_model import make_language_model
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.thought import APOLOGIES, BREAK_OFFS, FILLERS
 from gpuserver.pipeline.turn import Line, Turn
-from gpuserver.wire import ErrorEvent, ServerMessage, TextComplete
 
 ANSWERED = {"ok", "slow", "thinking"}  # in these modes the model says all that it has to say
 BOUNDED = {"endless", "huge_token"}  # and in these, as much as a student can bear

@@ -8,20 +8,10 @@ from virtual_time import in_virtual_time, now
 from gpuserver.domain import Message
 from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.media.playout import Playout
+from gpuserver.messages import Interrupted, Notice, ServerMessage, SessionLost, SpeechEnded, SpeechStarted, TextComplete, TraceEvent
 from gpuserver.pipeline.session import ARRIVAL_SECONDS, LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
-from gpuserver.wire import (
-    CreateSession,
-    HistoryItem,
-    Interrupted,
-    Notice,
-    ServerMessage,
-    SessionLost,
-    SpeechEnded,
-    SpeechStarted,
-    TextComplete,
-    TraceEvent,
-)
+from gpuserver.wire import CreateSession, HistoryItem
 
 AVATAR = fake_avatar()
 

@@ -7,10 +7,11 @@ from virtual_time import in_virtual_time
 from gpuserver.config import Settings
 from gpuserver.domain import Avatar
 from gpuserver.errors import AvatarDamaged, AvatarNotFound, Full, SessionNotFound, Unavailable
+from gpuserver.messages import SessionLost
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio
-from gpuserver.wire import CreateSession, SessionLost
+from gpuserver.wire import CreateSession
 
 REQUEST = CreateSession(tutor_id="7", student_id="2")
 

@@ -2,8 +2,8 @@ import asyncio
 
 from virtual_time import in_virtual_time
 
+from gpuserver.messages import Pong, TextStream
 from gpuserver.pipeline.subscription import LEFT, TOO_SLOW, Subscription
-from gpuserver.wire import Pong, TextStream
 
 
 def event(number: int) -> TextStream:

@@ -8,10 +8,20 @@ from virtual_time import in_virtual_time, now
 
 from gpuserver.domain import Generation, LanguageModel, Message, Speech, Voice
 from gpuserver.media.playout import Playout
+from gpuserver.messages import (
+    ErrorEvent,
+    Interrupted,
+    Notice,
+    ServerMessage,
+    SpeechEnded,
+    SpeechStarted,
+    TextComplete,
+    TextStream,
+    TraceEvent,
+)
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Line, Turn
-from gpuserver.wire import ErrorEvent, Interrupted, Notice, ServerMessage, SpeechEnded, SpeechStarted, TextComplete, TextStream, TraceEvent
 
 AVATAR = fake_avatar()
 
