@@ -6,6 +6,7 @@ punctuation. This module adds what they leave out: lines and Markdown blocks, a 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,13 +16,15 @@ from stream2sentence import SentenceSplitter  # type: ignore[import-untyped]
 from gpuserver.pipeline.language import has_words
 from gpuserver.pipeline.speakable import speakable
 
-__all__ = ["LONGEST", "SentenceStream", "sentences", "speakable", "split"]
+__all__ = ["LONGEST", "SentenceStream", "sentences", "speakable", "whole"]
 
 CLAUSE_MARKS = ".?!;:,…。！？；：，"
 SHORTEST_FIRST = 5  # characters; the first piece ends at the first clause longer than this
 SHORTEST_CLAUSE = 40  # characters; later pieces are sentences, or clauses longer than this
 LONG = 200  # characters without a boundary: cut at the next white space
 LONGEST = 260  # characters: cut anywhere
+LONGEST_RUN = 8  # of one mark; more of it is noise
+SLICE = 32  # characters that are split in one go
 
 # The beginning of a line, while it may still be the marker of a Markdown block.
 _UNDECIDED = re.compile(r"\s*(?:[#>*+\-•`~|=\s]|\d{1,3}[.)]?\s*|\[[ xX]?\]?)*")
@@ -35,18 +38,17 @@ async def sentences(tokens: AsyncIterator[str]) -> AsyncIterator[str]:
     """The spoken text of a streamed answer, sentence by sentence; never empty. The caller closes `tokens`."""
     stream = SentenceStream()
     async for token in tokens:
-        for sentence in stream.push(token):
-            yield sentence
+        for start in range(0, len(token), SLICE):
+            for sentence in stream.push(token[start : start + SLICE]):
+                yield sentence
+            await asyncio.sleep(0)  # splitting takes up to half a millisecond per character: other sessions go on meanwhile
     for sentence in stream.finish():
         yield sentence
 
 
-def split(text: str) -> Iterator[str]:
-    """The sentences of a whole text, as `sentences` would yield them; each is looked for when it is asked for, because a long text
-    takes seconds."""
-    stream = SentenceStream()
-    yield from stream.push(text)
-    yield from stream.finish()
+async def whole(text: str) -> AsyncIterator[str]:
+    """A text that is known already, as a stream of one token."""
+    yield text
 
 
 class SentenceStream:
@@ -58,11 +60,12 @@ class SentenceStream:
         self._fence = ""  # the marker that closes the code block that is being skipped
         self._skipping = False  # the rest of this line is not spoken
         self._pending = 0  # characters since the last boundary
+        self._last, self._run = "", 0  # the last character, and how often it stood there in a row
 
     def push(self, text: str) -> Iterator[str]:
         """Take the next piece of text; yields the sentences that it completes."""
-        for part in re.split(r"(\n)", text):
-            if part == "\n":
+        for part in re.split(r"(\n+)", text):
+            if part.startswith("\n"):
                 yield from self._end_line()
             elif part:
                 yield from self._continue_line(part)
@@ -103,11 +106,19 @@ class SentenceStream:
 
     def _split(self, text: str) -> Iterator[str]:
         for character in text:
+            if self._repeats(character):
+                continue
             self._splitter.add(character)
             self._pending += 1
             yield from self._speak(self._splitter.stream())
             if self._pending >= LONGEST or (self._pending >= LONG and character.isspace()):
                 yield from self._flush()
+
+    def _repeats(self, character: str) -> bool:
+        """Whether a mark or an emoji stands here more often than anybody means it; a row of 100,000 dots costs seconds."""
+        self._run = self._run + 1 if character == self._last else 1
+        self._last = character
+        return self._run > LONGEST_RUN and not character.isalnum()
 
     def _flush(self) -> Iterator[str]:
         yield from self._speak(self._splitter.flush())

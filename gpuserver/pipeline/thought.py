@@ -11,7 +11,7 @@ from gpuserver.domain import LanguageModel, Message, Token
 from gpuserver.errors import LanguageModelFailed
 from gpuserver.pipeline.language import language_of
 from gpuserver.pipeline.report import Report
-from gpuserver.pipeline.sentences import sentences, split
+from gpuserver.pipeline.sentences import sentences, whole
 from gpuserver.pipeline.streams import Channel, closing
 
 log = structlog.get_logger(__name__)
@@ -54,9 +54,10 @@ class Recital:
     async def _recite(self) -> None:
         self._report.text(self.written)
         self._report.text_complete(self.written)
-        for sentence in split(self.written):
-            self._report.mark("first_sentence")
-            await self.sentences.put(sentence)
+        async with closing(sentences(whole(self.written))) as pieces:
+            async for sentence in pieces:
+                self._report.mark("first_sentence")
+                await self.sentences.put(sentence)
         await self.sentences.end()
 
 

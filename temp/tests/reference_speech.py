@@ -11,7 +11,7 @@ import soxr  # type: ignore[import-untyped] # the package has no types
 from numpy.typing import NDArray
 
 from gpuserver.domain import SAMPLE_RATE, Speech, TimedViseme
-from gpuserver.pipeline.sentences import split
+from gpuserver.pipeline.sentences import sentences, whole
 from gpuserver.pipeline.voice_hibari import HibariVoice
 
 
@@ -21,7 +21,7 @@ def speak(text: str) -> list[Speech]:
     async def work() -> list[Speech]:
         voice = HibariVoice()
         try:
-            return [piece for sentence in split(text) async for piece in voice.speak(sentence)]
+            return [piece async for sentence in sentences(whole(text)) async for piece in voice.speak(sentence)]
         finally:
             await voice.aclose()
 

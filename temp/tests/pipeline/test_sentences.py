@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuserver.pipeline.sentences import LONGEST, SentenceStream, sentences, split
+from gpuserver.pipeline.sentences import LONGEST, SentenceStream, sentences
 
 CHINESE = "今天我们学习加法，二加二等于四，三加三等于六，大家都听懂了吗？听懂了。"
 
@@ -32,7 +33,8 @@ def streamed(text: str, cuts: Sequence[int]) -> list[str]:
 
 
 def whole(text: str) -> list[str]:
-    return list(split(text))
+    stream = SentenceStream()
+    return [*stream.push(text), *stream.finish()]
 
 
 @pytest.mark.parametrize(
@@ -152,5 +154,25 @@ def test_importing_it_loads_no_language_toolkit() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-def test_a_long_text_is_split_while_it_is_being_said() -> None:
-    assert next(split("Hello there. " + "More words follow. " * 5000)) == "Hello there."
+async def test_a_long_text_lets_others_work_while_it_is_split() -> None:
+    turns_of_others, done = 0, asyncio.Event()
+
+    async def others() -> None:
+        nonlocal turns_of_others
+        while not done.is_set():
+            turns_of_others += 1
+            await asyncio.sleep(0)
+
+    text = "Some words without an end " * 40
+    task = asyncio.create_task(others())
+    pieces = [piece async for piece in sentences(stream([text]))]
+    done.set()
+    await task
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert turns_of_others >= len(text) // 32
+
+
+@pytest.mark.parametrize("noise", ["." * 100_000, "!" * 100_000, "\n" * 100_000, "😀" * 100_000], ids=["dots", "marks", "lines", "emoji"])
+def test_endless_rows_of_one_mark_cost_nothing_and_say_nothing(noise: str) -> None:
+    stream = SentenceStream()
+    assert [*stream.push("Yes. " + noise + " No."), *stream.finish()] == ["Yes.", "No."]
