@@ -145,6 +145,9 @@ class SessionSocket:
             await self._refuse(error)
         except ConnectionError:
             return  # the client has gone; the receiving side ends
+        except Exception:  # nobody awaits this task before the socket closes
+            log.exception("offer_failed", session_id=self._session.session_id)
+            await self._refuse(GpuserverError("The offer could not be answered."))
 
     async def _refuse(self, error: GpuserverError) -> None:
         await self._send(ErrorEvent(error=error.problem()))

@@ -104,7 +104,7 @@ class Delivery:
         elif failure is None:
             failure = VoiceFailed("The voice gave no sound.")
         if failure is not None:
-            log.warning("sentence_not_spoken", turn=self._report.number, detail=failure.detail)
+            log.warning("sentence_not_spoken", turn=self._report.number, problem=failure.slug, voice=self._report.voice)
             self._report.notice("unspoken", f"This could not be spoken: {sentence} ({failure.detail})")
 
     def _note(self, speech: Speech) -> None:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import structlog
 
 from gpuserver.domain import Avatar, Generation, Message, Stage
-from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
-from gpuserver.messages import Interrupted, Notice, ServerMessage, SessionLost
+from gpuserver.errors import GpuserverError, InvalidInput, SessionNotFound, TooManyWaiting
+from gpuserver.messages import ErrorEvent, Interrupted, Notice, ServerMessage, SessionLost
 from gpuserver.pipeline.conversation import Conversation
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.studio import Studio
@@ -231,11 +231,18 @@ class Session:
                 await self._change.wait()
             await self._wait_for_viewer()
             if self._waiting:  # else it was taken back meanwhile
-                line = self._waiting.popleft()
-                self._turn = self._make_turn(line)
-                await self._turn.run()
-                self._remember(line, self._turn.remembered)
-                self._turn = None
+                await self._perform(self._waiting.popleft())
+
+    async def _perform(self, line: Line) -> None:
+        try:
+            self._turn = self._make_turn(line)
+            await self._turn.run()
+            self._remember(line, self._turn.remembered)
+        except Exception:  # the session outlives a broken Turn
+            log.exception("turn_failed", session_id=self.session_id, turn=line.generation.number)
+            self.publish(ErrorEvent(turn=line.generation.number, error=GpuserverError("The answer broke off.").problem()))
+        finally:
+            self._turn = None
 
     async def _wait_for_viewer(self) -> None:
         """While a peer is on its way, the line stays in the queue, where it can be replaced and taken back."""

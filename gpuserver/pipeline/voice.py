@@ -159,7 +159,7 @@ class VoiceRouter:
         ordered = sorted(self._voices, key=lambda voice: voice.name != meant)
         able = [voice for voice in ordered if voice.can_speak(text)]
         if not able:
-            raise VoiceFailed(f"No voice here speaks {language_name(text)}: {text[:80]}")
+            raise VoiceFailed(f"No voice here speaks {language_name(text)}.")
         reasons = []
         if wanted is not None and meant is None:
             reasons.append(f"The voice {wanted[:80]} is not available.")

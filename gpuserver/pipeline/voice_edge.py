@@ -136,7 +136,7 @@ def _voice_for(text: str, wanted: str | None) -> str:
     """The wanted voice if it knows the text's language, else that language's default. Every voice knows the Latin script."""
     language = language_of(text)
     if language not in VOICES:
-        raise VoiceFailed(f"edge-tts has no voice here for {language_name(text)}: {text[:80]}")
+        raise VoiceFailed(f"edge-tts has no voice here for {language_name(text)}.")
     if wanted is None:
         return VOICES[language]
     if not VOICE_NAME.fullmatch(wanted):

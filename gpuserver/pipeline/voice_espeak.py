@@ -58,7 +58,7 @@ class EspeakVoice:
         if not has_words(text):
             return
         if not self.can_speak(text):
-            raise VoiceFailed(f"The voice espeak cannot read {language_name(text)}: {text[:80]}")
+            raise VoiceFailed(f"The voice espeak cannot read {language_name(text)}.")
         language = VOICES[language_of(text)]
 
         def work(model: EspeakModel, piece: str, pause: float) -> SpokenPiece | None:

@@ -50,7 +50,7 @@ class HibariVoice:
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
         """The texts of the pieces, joined, are the sentence. Raises VoiceFailed where the text is not in Latin script."""
         if has_words(text) and not self.can_speak(text):
-            raise VoiceFailed(f"The voice hibari speaks English only and cannot say: {text[:80]}")
+            raise VoiceFailed("The voice hibari speaks English only and cannot say this.")
 
         def work(model: HibariModel, piece: str, pause: float) -> SpokenPiece | None:
             return model.speak(piece.translate(_SPELL), rate=clamped(rate), pause=pause)

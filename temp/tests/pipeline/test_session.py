@@ -8,9 +8,20 @@ from virtual_time import in_virtual_time, now
 from gpuserver.domain import Message
 from gpuserver.errors import InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.media.playout import Playout
-from gpuserver.messages import Interrupted, Notice, ServerMessage, SessionLost, SpeechEnded, SpeechStarted, TextComplete, TraceEvent
+from gpuserver.messages import (
+    ErrorEvent,
+    Interrupted,
+    Notice,
+    ServerMessage,
+    SessionLost,
+    SpeechEnded,
+    SpeechStarted,
+    TextComplete,
+    TraceEvent,
+)
 from gpuserver.pipeline.session import ARRIVAL_SECONDS, LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
+from gpuserver.pipeline.turn import Turn
 from gpuserver.wire import CreateSession, HistoryItem
 
 AVATAR = fake_avatar()
@@ -86,6 +97,21 @@ async def test_a_question_is_answered_aloud_and_remembered() -> None:
     await room.done(2)
     assert room.heard > 30
     assert [message.content for message in room.model.questions[1][1:]] == ["What is one?", "One two. Three four.", "And two?"]
+    await room.close()
+
+
+@in_virtual_time
+async def test_a_turn_that_breaks_ends_with_an_error_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Classroom()
+    room.connect()
+    with monkeypatch.context() as broken:
+        broken.setattr(Turn, "run", None)
+        await room.session.ask("What is one?")
+        await asyncio.sleep(0.1)
+    assert [event.turn for event in room.events if isinstance(event, ErrorEvent)] == [1]
+    assert not room.session.speaking
+    await room.session.ask("And two?")
+    await room.done(2)
     await room.close()
 
 

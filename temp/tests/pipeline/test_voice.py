@@ -218,7 +218,7 @@ async def test_chinese_that_only_the_lost_voice_speaks_is_reported() -> None:
 async def test_a_script_that_no_voice_knows_is_reported() -> None:
     router = VoiceRouter([FakeLocalVoice()])
     assert not router.can_speak("你好")
-    with pytest.raises(VoiceFailed, match="No voice here speaks Chinese: 你好"):
+    with pytest.raises(VoiceFailed, match="No voice here speaks Chinese"):
         _ = [piece async for piece in router.speak("你好")]
 
 
