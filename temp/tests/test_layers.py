@@ -1,4 +1,4 @@
-"""The import direction of DESIGN, drawn in ARCHITECTURE.md: every import of the package is read, those inside functions too."""
+"""The import direction that ARCHITECTURE.md draws: every import of the package is read, those inside functions too."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_question_is_answered_in_text_and_sound(visit: FacePage, answer: Recei
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sample("webcam_closed_mouth.mp4") is None, reason="no real clips on this machine (../shared/samples)")
+@pytest.mark.skipif(sample("webcam_closed_mouth.mp4") is None, reason="no real clips on this machine")
 def test_a_real_clip_speaks_in_time_and_rests_untouched(browser: Browser, server: RunningServer) -> None:
     clip = sample("webcam_closed_mouth.mp4")
     assert clip is not None

@@ -140,7 +140,7 @@ def test_one_frame_is_smooth_as_it_is() -> None:
 def test_real_clips_are_cut_where_the_eye_cuts_them(name: str, starts: range, stops: range) -> None:
     path = sample(name)
     if path is None:
-        pytest.skip("no real clips here (../shared/samples)")
+        pytest.skip("no real clips here")
     with path.open("rb") as file, Video(file) as video:
         pictures = (np.asarray(cv2.cvtColor(picture, cv2.COLOR_YUV2RGB_I420), np.uint8) for picture in video.pictures())
         _, run = follow(pictures)

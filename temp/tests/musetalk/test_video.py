@@ -106,7 +106,7 @@ def test_real_clips_have_the_frames_that_their_length_says() -> None:
     clips = {"hand_over_mouth.mp4": 492, "single_face.mp4": 60, "webcam_closed_mouth.mp4": 765}
     present = {name: path for name in clips if (path := sample(name)) is not None}
     if not present:
-        pytest.skip("no real clips here (../shared/samples)")
+        pytest.skip("no real clips here")
     for name, path in present.items():
         assert len(read(path)) == clips[name], name
 
