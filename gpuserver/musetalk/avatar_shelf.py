@@ -38,7 +38,7 @@ class AvatarShelf:
     """The folder of all avatars. Safe to use from several threads and processes at once."""
 
     def __init__(self, root: Path):
-        self.root = root.absolute()
+        self.root = root.resolve()  # AVATARS_DIR may lie behind a link; paths are compared below
         self._uploads = self.root / ".uploads"
         self._upload_folder: UploadFolder | None = None
         self._opening = threading.Lock()

@@ -363,6 +363,14 @@ def test_what_killed_processes_left_is_removed_at_start(tmp_path: Path, manager:
     assert manager.info("kept").frames == SECOND_FRAMES
 
 
+def test_avatars_behind_a_link_stay(tmp_path: Path, prepared: None) -> None:
+    (tmp_path / "disk" / "avatars").mkdir(parents=True)
+    (tmp_path / "avatars").symlink_to(tmp_path / "disk" / "avatars")
+    manager_in(tmp_path).create_demo("kept")
+    assert manager_in(tmp_path).ids() == ["kept"]
+    assert manager_in(tmp_path / "disk").ids() == ["kept"]
+
+
 def test_what_another_process_is_making_is_not_removed(tmp_path: Path, manager: AvatarManager, second: Path) -> None:
     started: list[None] = []
 
