@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test check bench screenshots install install-tests chromium clean
+.PHONY: help run test check bench soak screenshots install install-tests chromium clean
 
 help:
 	@echo "make run     install into .venv, create the demo avatar on first start, serve http://127.0.0.1:9000"
