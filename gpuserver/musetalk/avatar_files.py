@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ class AvatarWriter:
         corners = np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.int32)
         for name, values in ((LANDMARKS, landmarks.astype(np.float32)), (BOXES, corners), (OPENINGS, openings.astype(np.float32))):
             with (self._folder / name).open("xb") as file:
-                np.save(file, values, allow_pickle=False)
+                file.write(_npy(values))
                 _sync(file)
         stored = {"format": FORMAT, **info.model_dump(mode="json", exclude=_NOT_STORED)}
         for name, content in ((PREVIEW, preview), (INFO, json.dumps(stored, indent=2, ensure_ascii=False).encode())):
@@ -165,6 +166,13 @@ def load_avatar(folder: Path) -> Avatar:
         for index, (picture, points, box, opening) in enumerate(zip(pictures, landmarks, boxes.tolist(), openings.tolist(), strict=True))
     )
     return Avatar(info.avatar_id, info.width, info.height, frames)
+
+
+def _npy(values: NDArray[np.generic]) -> memoryview:
+    """The content of an .npy file. Straight into a file numpy would write it itself, and say of a full disk no errno."""
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    return content.getbuffer()
 
 
 def sync_folder(folder: Path) -> None:

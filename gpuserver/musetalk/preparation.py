@@ -27,7 +27,7 @@ from gpuserver.domain import FPS, Bytes2D
 from gpuserver.errors import DiskFull, GpuserverError, VideoLimitExceeded
 from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
-from gpuserver.musetalk.disk_room import DiskRoom
+from gpuserver.musetalk.disk_room import MARGIN_BYTES, DiskRoom
 from gpuserver.wire import AvatarId, AvatarInfo, QualityReport
 
 Progress = Callable[[str, float], None]
@@ -44,7 +44,7 @@ _WRITING = 0.1  # of the whole: making everything durable
 
 
 class PreparationRequest(BaseModel):
-    """What the parent wants. folder: empty, to be filled. most_bytes: that the pictures may take."""
+    """What the parent wants. folder: empty, to be filled. most_bytes: that the pictures may take; margin_bytes: stay free on the disk."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,6 +54,7 @@ class PreparationRequest(BaseModel):
     apply_blur: bool = False
     mock: bool = False
     most_bytes: int | None = None
+    margin_bytes: int = MARGIN_BYTES
 
 
 def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, analysed: Analysed) -> AvatarInfo:
@@ -69,7 +70,8 @@ def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, ana
     cv2.setNumThreads(1)  # the pictures are small: threads cost more than they save
     still = is_still(file)
     stages = Stages(progress, ("life",) if still else ("faces", "background") if request.apply_blur else ("faces",))
-    with AvatarWriter(request.folder, DiskRoom(request.folder, request.most_bytes)) as writer:
+    room = DiskRoom(request.folder, request.most_bytes, margin=request.margin_bytes)
+    with AvatarWriter(request.folder, room) as writer:
         shoot = still_footage if still else video_footage
         footage = shoot(file, writer, request.apply_blur, stages.tell, analysed)
         stages.tell("writing", 0.0)

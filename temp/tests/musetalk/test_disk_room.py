@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from gpuserver.errors import AvatarRoomFull, DiskFull
-from gpuserver.musetalk import disk_room
 from gpuserver.musetalk.avatar_files import AvatarWriter
 from gpuserver.musetalk.disk_room import DiskRoom
 
@@ -22,10 +21,10 @@ def test_the_limit_counts_what_is_written_and_what_comes(tmp_path: Path) -> None
         room.require(401, written=600)
 
 
-def test_a_margin_of_the_disk_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_room, "MARGIN_BYTES", 1 << 60)
+def test_a_margin_of_the_disk_stays_free(tmp_path: Path) -> None:
+    DiskRoom(tmp_path, margin=0).require(1)
     with pytest.raises(DiskFull, match="MB are free"):
-        DiskRoom(tmp_path).require(1)
+        DiskRoom(tmp_path, margin=1 << 60).require(1)
 
 
 def test_a_writer_takes_no_picture_without_room(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import os
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,8 +20,11 @@ from numpy.typing import NDArray
 
 from gpuserver.config import Settings
 from gpuserver.errors import DiskFull, GpuserverError, InvalidInput, NoUsableFace, Unreadable, VideoLimitExceeded, VideoPathForbidden
+from gpuserver.musetalk import avatar_manager
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.disk_room import MARGIN_BYTES
+from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.musetalk.video import Video
 from gpuserver.wire import AvatarInfo, CreateAvatar
 
@@ -169,20 +175,37 @@ def test_nothing_but_files_under_video_dirs_is_opened(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- a full disk
 
 
-def test_a_disk_that_becomes_full_is_said_so_and_left_clean(tmp_path: Path) -> None:
-    """On a file system of 3 MB."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)]
+@contextmanager
+def disk_of(kilobytes: int, folder: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("needs the right to mount a small file system; a named fake covers the error in test_avatar_manager.py")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "margin", "message"),
+    [
+        (3_000, MARGIN_BYTES, "256 MB must stay so"),
+        (3_000, 0, "0 MB must stay so"),  # the pictures do not fit
+        (5_700, 0, "became full while"),  # they do, the 187 kB of landmarks behind them do not: the write itself fails
+    ],
+)
+def test_a_full_disk_is_said_so_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kilobytes: int, margin: int, message: str
+) -> None:
+    monkeypatch.setattr(avatar_manager, "PreparationRequest", partial(PreparationRequest, margin_bytes=margin))
+    video = write_clip(tmp_path / "c.mp4", Clip(seconds=2))  # 50 pictures, 5.76 MB
+    with disk_of(kilobytes, tmp_path / "small") as small:
         manager = manager_in(small)
-        with pytest.raises(DiskFull) as caught:
-            manager.create_from_file("a", write_clip(tmp_path / "c.mp4", Clip(seconds=2)))  # 5.8 MB of pictures
+        with pytest.raises(DiskFull, match=message) as caught:
+            manager.create_from_file("a", video)
         assert caught.value.status == 507
         assert manager.ids() == []
         assert list((small / "avatars" / ".versions").iterdir()) == []
         manager.start()
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
