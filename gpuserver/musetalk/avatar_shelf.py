@@ -221,9 +221,12 @@ class AvatarShelf:
                 continue  # another process is working on it
         for film in self._films.iterdir():
             avatar_id = film.name.split(".")[0]
-            with self.filming(avatar_id):
-                version = self._find(avatar_id)
-                self._forget_films(avatar_id, but=None if version is None else self._film_of(avatar_id, version))
+            try:
+                with FileLock(self._locks / f"{avatar_id}.film", thread_local=False).acquire(blocking=False):
+                    version = self._find(avatar_id)
+                    self._forget_films(avatar_id, but=None if version is None else self._film_of(avatar_id, version))
+            except Timeout:
+                continue  # another process is making it: a start does not wait for that
         sweep_uploads(self._uploads)
 
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from clips import PORTRAIT, Clip, write_clip, write_sound_only
+from filelock import FileLock
 
 from gpuserver.config import Settings
 from gpuserver.errors import (
@@ -429,6 +430,17 @@ def test_a_film_goes_with_its_avatar(tmp_path: Path, manager: AvatarManager, pre
     for use in (manager.film, manager.made_film):
         with pytest.raises(AvatarNotFound):
             use("one")
+
+
+def test_a_start_does_not_wait_for_a_film_in_the_making(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
+    manager.create_demo("one")
+    part = tmp_path / "avatars" / ".films" / "one.1-2.part"
+    part.touch()
+    with ThreadPoolExecutor(1) as pool, FileLock(tmp_path / "avatars" / ".locks" / "one.film"):
+        pool.submit(manager.start).result(10)
+        assert part.exists()
+    manager.start()
+    assert not part.exists()
 
 
 def test_several_that_want_the_film_make_it_once(manager: AvatarManager, prepared: None, monkeypatch: pytest.MonkeyPatch) -> None:
