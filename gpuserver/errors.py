@@ -23,7 +23,7 @@ GpuserverError
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
 ├── Full (429)                   every session slot is taken
 ├── TooManyWaiting (429)         a session's queue of questions is full
-├── TooManyJobs (429)            the queue of creations is full
+├── TooManyJobs (429)            the queue of creations, or of films, is full
 ├── Cancelled (499)              the caller went away or cancelled the job
 ├── UpstreamFailed (502)
 │   ├── LanguageModelFailed
@@ -208,7 +208,7 @@ class TooManyWaiting(GpuserverError):
 
 
 class TooManyJobs(GpuserverError):
-    status, slug, title = 429, "too-many-jobs", "Too many avatars wait for their creation"
+    status, slug, title = 429, "too-many-jobs", "Too many avatars or films wait to be made"
     default_advice = "Wait until one of them has been made; GET /v1/jobs/{job_id} shows how far a job is."
 
 
