@@ -220,12 +220,15 @@ class AvatarManager:
         film = self._shelf.film(avatar_id)
         return film if film.is_file() else None
 
-    def film(self, avatar_id: str) -> Path:
-        """The idle loop as an MP4 file; made now, in a child process, if it is not there yet. Raises AvatarNotFound, GpuserverError."""
+    def film(self, avatar_id: str, cancel: threading.Event | None = None) -> Path:
+        """The idle loop as an MP4 file; made now, in a child process, if it is not there yet.
+
+        Raises AvatarNotFound, Cancelled, GpuserverError.
+        """
         with self._shelf.filming(avatar_id), room_on_disk():
             film = self._shelf.film(avatar_id)
             if not film.is_file():
-                make_film(self._shelf.version(avatar_id), film)
+                make_film(self._shelf.version(avatar_id), film, cancel)
         return film
 
     def choose(self, avatar_id: str | None, tutor_id: str) -> str:

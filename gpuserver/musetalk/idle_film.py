@@ -22,7 +22,7 @@ def write_film(avatar: Avatar, path: Path) -> None:
     """Write the film, complete or not at all. OSError (a full disk) passes through."""
     import av
 
-    part = path.with_suffix(".part")
+    part = part_of(path)
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=FPS, options=dict(_OPTIONS))
@@ -36,6 +36,11 @@ def write_film(avatar: Avatar, path: Path) -> None:
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(film: Path) -> Path:
+    """The file that becomes the film when it is complete."""
+    return film.with_suffix(".part")
 
 
 def _loop(avatar: Avatar) -> Iterator[Bytes2D]:

@@ -25,7 +25,7 @@ Progress = Callable[[str, float], None]  # stage, and how far the whole work is:
 Analysed = Callable[[QualityReport], None]
 
 WALL_SECONDS = 600.0
-_WATCH_SECONDS = 0.25  # a child that says nothing is looked after this often: for cancel, and for the time limit
+WATCH_SECONDS = 0.25  # a child that says nothing is looked after this often: for cancel, and for the time limit
 _LINE_BYTES = 1 << 20
 _ERROR_TAIL = 4_000  # characters of the child's standard error that go into the log
 
@@ -80,9 +80,9 @@ def run_preparation(
                             watch.analysed(QualityReport.model_validate(figures))
                     case _:
                         outcome = line
-            child.wait(timeout=_WATCH_SECONDS * 40)
+            child.wait(timeout=WATCH_SECONDS * 40)
         finally:
-            _end(child)
+            end_child(child)
         return _result(outcome, child.returncode, errors)
 
 
@@ -93,7 +93,7 @@ def _lines(child: subprocess.Popen[bytes], cancel: threading.Event | None, deadl
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            ready = selector.select(_WATCH_SECONDS)
+            ready = selector.select(WATCH_SECONDS)
             if cancel is not None and cancel.is_set():
                 raise Cancelled("The avatar's creation was cancelled.")
             if time.monotonic() > deadline:
@@ -132,7 +132,8 @@ def child_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end_child(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child and its group unless it has ended, and wait for it. It leads a group of its own."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

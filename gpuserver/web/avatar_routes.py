@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +25,7 @@ from gpuserver.web.uploads import Form, receive_form
 from gpuserver.wire import AvatarCreated, AvatarList, CreateAvatar, check_avatar_id
 
 PREPARATIONS_AT_ONCE = 2  # each one is a child process that keeps a core busy
+MOST_FILMS_QUEUED = 8  # a film takes seconds, and most clients can do without one
 FILE_FIELD = "video_file"
 
 
@@ -44,7 +44,8 @@ class AvatarUsers(Protocol):
 def add_avatar_routes(app: web.Application, manager: AvatarManager, users: AvatarUsers, *, max_upload_mb: int) -> None:
     """Serve /v1/avatars… and /v1/jobs… from `app`. The manager must be started before the first request."""
     preparations = BoundedPool(PREPARATIONS_AT_ONCE, "preparation")
-    films = ThreadPoolExecutor(1, thread_name_prefix="film")  # a film does not wait behind a queue of preparations
+    # A film does not wait behind a queue of preparations.
+    films = BoundedPool(1, "film", most_queued=MOST_FILMS_QUEUED, products="films")
     jobs = Jobs(preparations)
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
@@ -72,7 +73,14 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
 
 class AvatarRoutes:
     def __init__(
-        self, manager: AvatarManager, users: AvatarUsers, jobs: Jobs, preparations: BoundedPool, films: Executor, *, max_upload_bytes: int
+        self,
+        manager: AvatarManager,
+        users: AvatarUsers,
+        jobs: Jobs,
+        preparations: BoundedPool,
+        films: BoundedPool,
+        *,
+        max_upload_bytes: int,
     ):
         self._manager = manager
         self._users = users
@@ -152,7 +160,7 @@ class AvatarRoutes:
         avatar_id = _avatar_id(request)
         path = await asyncio.to_thread(self._manager.made_film, avatar_id)
         if path is None:
-            path = await while_client_waits(request, self._films, lambda cancel: self._manager.film(avatar_id))
+            path = await while_client_waits(request, self._films, lambda cancel: self._manager.film(avatar_id, cancel))
         return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-cache"})
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""The threads that make avatars: a few at once, a fixed number of others waits, more are turned away."""
+"""The threads that make avatars and films: a few at once, a fixed number of others waits, more are turned away."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ T = TypeVar("T")
 
 
 class BoundedPool(ThreadPoolExecutor):
-    """A ThreadPoolExecutor whose queue ends somewhere. Jobs and clients that wait stand in the same one."""
+    """A ThreadPoolExecutor whose queue ends somewhere. Jobs and clients that wait stand in the same one.
 
-    def __init__(self, at_once: int, name: str, *, most_queued: int = MOST_QUEUED):
+    products: what is made, in the words of the refusal.
+    """
+
+    def __init__(self, at_once: int, name: str, *, most_queued: int = MOST_QUEUED, products: str = "avatars"):
         super().__init__(at_once, thread_name_prefix=name)
+        self._products = products
         self._most = at_once + most_queued
         self._unfinished = 0
         self._counting = threading.Lock()
@@ -28,7 +32,7 @@ class BoundedPool(ThreadPoolExecutor):
     def check_room(self) -> None:
         """Raises TooManyJobs."""
         if self._unfinished >= self._most:
-            raise TooManyJobs(f"{self._unfinished} avatars are being made or wait for it.", retry_after=RETRY_AFTER_SECONDS)
+            raise TooManyJobs(f"{self._unfinished} {self._products} are being made or wait for it.", retry_after=RETRY_AFTER_SECONDS)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As Executor.submit. Raises TooManyJobs."""

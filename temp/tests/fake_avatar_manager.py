@@ -101,7 +101,11 @@ class FakeAvatarManager(AvatarManager):
         film = self.folder(avatar_id) / f"{avatar_id}.mp4"
         return film if film.is_file() else None
 
-    def film(self, avatar_id: str) -> Path:
+    def film(self, avatar_id: str, cancel: threading.Event | None = None) -> Path:
+        self.started.set()
+        if cancel is not None and cancel.wait(self.seconds):
+            self.cancelled.set()
+            raise Cancelled("The client went away.")
         self.films_made += 1
         path = self.folder(avatar_id) / f"{avatar_id}.mp4"
         path.write_bytes(b"a fake film")

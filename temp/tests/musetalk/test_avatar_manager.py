@@ -446,7 +446,7 @@ def test_a_start_does_not_wait_for_a_film_in_the_making(tmp_path: Path, manager:
 def test_several_that_want_the_film_make_it_once(manager: AvatarManager, prepared: None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
-    def make(folder: Path, film: Path) -> None:
+    def make(folder: Path, film: Path, cancel: threading.Event | None) -> None:
         made.append(film)
         film.touch()
 

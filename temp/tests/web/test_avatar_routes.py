@@ -17,7 +17,7 @@ from yarl import URL
 
 from gpuserver.config import Settings
 from gpuserver.musetalk.disk_room import MARGIN_BYTES
-from gpuserver.web import interim
+from gpuserver.web import avatar_routes, interim
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.problem import problem_middleware
 
@@ -181,6 +181,27 @@ async def test_the_idle_film_is_made_once_and_served_in_ranges(client: Client, m
     assert (part.status, part.headers["Content-Range"], await part.read()) == (206, "bytes 2-5/11", b"fake")
     assert manager.films_made == 1
     assert (await client.get("/v1/avatars/nobody/idle.mp4")).status == 404
+
+
+async def test_films_beyond_the_queue_are_a_429_and_who_goes_away_cancels_the_one_in_the_making(
+    aiohttp_client: AiohttpClient, manager: FakeAvatarManager, users: FakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(avatar_routes, "MOST_FILMS_QUEUED", 0)
+    app = web.Application(middlewares=[problem_middleware])
+    add_avatar_routes(app, manager, users, max_upload_mb=1)
+    client = await aiohttp_client(app)
+    for avatar_id in ("a1", "a2"):
+        manager.add(avatar_id)
+    manager.seconds = 60.0
+    waiting = asyncio.ensure_future(client.get("/v1/avatars/a1/idle.mp4"))
+    assert await asyncio.to_thread(manager.started.wait, 10)
+    refused = await client.get("/v1/avatars/a2/idle.mp4")
+    assert (refused.status, "films are being made" in (await refused.json())["detail"]) == (429, True)
+    assert int(refused.headers["Retry-After"]) > 0
+    waiting.cancel()
+    assert await asyncio.to_thread(manager.cancelled.wait, 10)
+    assert manager.films_made == 0
 
 
 async def test_an_avatar_in_use_is_kept_unless_forced(client: Client, manager: FakeAvatarManager, users: FakeUsers) -> None:
