@@ -278,7 +278,7 @@ def _is_gone(pid: int) -> bool:
 def test_a_real_hand_is_cut_from_a_real_clip(tmp_path: Path) -> None:
     path = sample("hand_over_mouth.mp4")
     if path is None:
-        pytest.skip("no real clips here (../shared/samples)")
+        pytest.skip("no real clips here")
     info, avatar = prepare(tmp_path, path)
     assert 200 <= info.frames == len(avatar.frames) <= 252
     assert info.quality.frames_mouth_covered > 150
