@@ -42,6 +42,7 @@ def test_the_models_words_appear_one_by_one_and_are_spoken(visit: FacePage) -> N
     visit.wait_until("speaking")
     answer = visit.page.locator(".bubble[data-role=assistant]").last
     known_words = {word for sentence in ENGLISH for word in sentence.split()}
+    visit.wait_until("listening")  # the text is complete by then
     assert len(known_words & set(answer.inner_text().replace(".", " .").replace("?", " ?").split())) > 5
     assert len(set(pieces)) > 3
     assert all(later.startswith(earlier) for earlier, later in pairwise(pieces))
