@@ -110,9 +110,9 @@ export class Conversation {
 
   /** What was never heard does not count as said: it is greyed out, and left out of the history. */
   #cut(line) {
-    const unheard = line.content.slice(writtenLength(line.content, line.heard));
+    const said = writtenLength(line.content, line.heard);
     const note = element("em", { data: { i18n: "message.interrupted" } }, t("message.interrupted"));
-    line.bubble.replaceChildren(line.heard, element("s", {}, unheard), note);
+    line.bubble.replaceChildren(line.content.slice(0, said), element("s", {}, line.content.slice(said)), note);
     line.bubble.dataset.interrupted = "true";
     line.content = line.heard;
     this.scrollToEnd();
