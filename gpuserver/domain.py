@@ -64,7 +64,22 @@ class AvatarFrame:
     landmarks: Floats
     face: Box
     mouth_opening: float
-    latent: NDArray[np.float16] | None = None  # MuseTalk only
+    generated: LatentFace | None = None  # where the avatar was prepared for MuseTalk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentFace:
+    """What MuseTalk needs to draw a mouth into one frame; made once, at preparation.
+
+    latent: float16 [8, 32, 32], the face box as the VAE sees it, scaled by 0.18215: channels 0-3 with the lower half
+    hidden, 4-7 whole. box: the face box that was encoded, in pixels of the picture. mask: uint8 [h, w], how opaque the
+    drawn face is, over mask_box: the part of the picture where it shows at all (even coordinates, inside the picture).
+    """
+
+    latent: NDArray[np.float16]
+    box: Box
+    mask: Bytes2D
+    mask_box: Box
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,8 +286,27 @@ class LipSyncEngine(Protocol):
         """The feature row of closed lips, for pauses inside a Turn."""
         ...
 
-    def render(self, jobs: Sequence[MouthJob]) -> list[FaceCrop]:
-        """One crop per job, in order. Called from the Renderer's thread only."""
+    def render(self, jobs: Sequence[MouthJob]) -> Sequence[FaceCrop | None]:
+        """One crop per job, in order; None where none could be drawn and the source's own mouth stands in.
+
+        Called from the Renderer's threads only. Raises DeviceLost when the device is gone for good.
+        """
+        ...
+
+
+class Drawing(Protocol):
+    """Mouths that a device is drawing in the background."""
+
+    def crops(self) -> Sequence[FaceCrop | None]:
+        """Waits for the device, then as LipSyncEngine.render(). Raises DeviceLost."""
+        ...
+
+
+class PipelinedEngine(LipSyncEngine, Protocol):
+    """An engine on a device of its own: the next batch is begun while the one before is being finished."""
+
+    def begin(self, jobs: Sequence[MouthJob]) -> Drawing:
+        """Give the device a batch and return at once. Called from one thread; crops() may be called from another."""
         ...
 
 

@@ -21,6 +21,10 @@ GpuserverError
 ├── Unprocessable (422)
 │   ├── NoUsableFace, VideoLimitExceeded
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
+├── DeviceLost (500)             the GPU, or the driver below it, is gone for this process
+├── WeightsUnusable (503)        MuseTalk's weight files cannot be used
+│   ├── WeightsMissing           a file is not there
+│   └── WeightsDamaged           truncated, of another model or version, or not plain tensors
 ├── Full (429)                   every session slot is taken
 ├── TooManyWaiting (429)         a session's queue of questions is full
 ├── TooManyJobs (429)            the queue of creations, or of films, is full
@@ -195,6 +199,26 @@ class VideoLimitExceeded(Unprocessable):
 class AvatarDamaged(GpuserverError):
     slug, title = "avatar-damaged", "The avatar's files are damaged"
     default_advice = "Delete the avatar and create it again."
+
+
+class DeviceLost(GpuserverError):
+    slug, title = "device-lost", "The GPU does not answer any more"
+    default_advice = (
+        "The server goes on with the CPU engine. Look at the driver's messages (dmesg, nvidia-smi) and restart the media server."
+    )
+
+
+class WeightsUnusable(GpuserverError):
+    status, slug, title = 503, "weights-unusable", "MuseTalk's weight files cannot be used"
+    default_advice = "`gpuserver models check` says what is wrong, `gpuserver models download` gets the official files."
+
+
+class WeightsMissing(WeightsUnusable):
+    slug, title = "weights-missing", "A weight file of MuseTalk is missing"
+
+
+class WeightsDamaged(WeightsUnusable):
+    slug, title = "weights-damaged", "A weight file of MuseTalk is damaged or of another model"
 
 
 class Full(GpuserverError):

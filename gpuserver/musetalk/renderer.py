@@ -21,7 +21,7 @@ class Pending:
     due: float
     order: int
     job: MouthJob = field(compare=False)
-    future: Future[FaceCrop] = field(compare=False)
+    future: Future[FaceCrop | None] = field(compare=False)
 
 
 class Schedule:
@@ -37,9 +37,9 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, job: MouthJob) -> Future[FaceCrop]:
+    def add(self, job: MouthJob) -> Future[FaceCrop | None]:
         """The future of the job's crop."""
-        future: Future[FaceCrop] = Future()
+        future: Future[FaceCrop | None] = Future()
         heapq.heappush(self._heap, Pending(job.due, next(self._order), job, future))
         return future
 
@@ -75,7 +75,7 @@ class Renderer:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, job: MouthJob) -> Future[FaceCrop]:
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
         """The crop to come. The future is cancelled if the job's generation is, or if the renderer is closed first."""
         with self._changed:
             future = self._schedule.add(job)

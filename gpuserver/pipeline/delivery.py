@@ -47,7 +47,7 @@ class _Drawing:
     frame: AvatarFrame
     sound: SpokenFrame
     heard: int
-    crop: Future[FaceCrop]
+    crop: Future[FaceCrop | None]
 
 
 class Delivery:

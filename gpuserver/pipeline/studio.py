@@ -12,7 +12,7 @@ from gpuserver.domain import FaceCrop, LanguageModel, LipSyncEngine, MouthJob, V
 class MouthPainter(Protocol):
     """musetalk.renderer.Renderer, as far as a Turn needs it."""
 
-    def submit(self, job: MouthJob) -> Future[FaceCrop]:
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
         """The crop to come; the future is cancelled if the job's generation is."""
         ...
 

@@ -121,13 +121,13 @@ class FakeRenderer:
         self._engine = engine
         self._seconds = seconds
 
-    def submit(self, job: MouthJob) -> Future[FaceCrop]:
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
         self.jobs.append(job)
-        future: Future[FaceCrop] = Future()
+        future: Future[FaceCrop | None] = Future()
         asyncio.get_running_loop().call_later(self._seconds, self._draw, job, future)
         return future
 
-    def _draw(self, job: MouthJob, future: Future[FaceCrop]) -> None:
+    def _draw(self, job: MouthJob, future: Future[FaceCrop | None]) -> None:
         if job.generation.cancelled:
             future.cancel()
             return
