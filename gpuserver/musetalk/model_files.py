@@ -168,10 +168,10 @@ NEEDS: tuple[Need, ...] = (
 )
 
 LICENCES = (
-    "MuseTalk's UNet: the README says free for any purpose, also commercial; the model card says creativeml-openrail-m, which restricts uses.",
+    "MuseTalk's UNet: its README says free for any purpose, also commercial; its card on the hub says creativeml-openrail-m (restricts uses).",
     "VAE (sd-vae-ft-mse): MIT.",
     "Whisper tiny: MIT (the card on the hub says Apache-2.0).",
-    "BiSeNet for face parsing: code MIT, trained on CelebAMask-HQ, a data set for non-commercial use; the file states no licence of its own.",
+    "BiSeNet (face parsing): code MIT; the file states no licence and was trained on CelebAMask-HQ, a data set for non-commercial use.",
 )
 
 
