@@ -1,0 +1,58 @@
+"""What the UNet and the VAE have in common: residual blocks of two convolutions, and changes of size by two."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with a residual connection: [B, in_channels, H, W] -> [B, out_channels, H, W].
+
+    time_channels: width of the time embedding that is added between the convolutions; None where there is none, or where it
+    is folded into the first convolution's bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, groups: int, eps: float, time_channels: int | None = None):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time_emb_proj = None if time_channels is None else nn.Linear(time_channels, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, pixels: Tensor, time: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.conv1(functional.silu(self.norm1(pixels)))
+        if self.time_emb_proj is not None and time is not None:
+            hidden = hidden + self.time_emb_proj(functional.silu(time))[:, :, None, None]
+        hidden = self.conv2(functional.silu(self.norm2(hidden)))
+        return hidden + (pixels if self.conv_shortcut is None else self.conv_shortcut(pixels))
+
+
+class Downsampler(nn.Module):
+    """Halves height and width: [B, C, H, W] -> [B, C, H / 2, W / 2].
+
+    padding 1 pads all around (UNet); padding 0 pads one row below and one column to the right (VAE).
+    """
+
+    def __init__(self, channels: int, *, padding: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        self.pad_right_and_bottom = padding == 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        smaller: Tensor = self.conv(functional.pad(pixels, (0, 1, 0, 1)) if self.pad_right_and_bottom else pixels)
+        return smaller
+
+
+class Upsampler(nn.Module):
+    """Doubles height and width by repetition, then smooths: [B, C, H, W] -> [B, C, 2 H, 2 W]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        larger: Tensor = self.conv(functional.interpolate(pixels, scale_factor=2.0, mode="nearest"))
+        return larger
