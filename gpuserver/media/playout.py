@@ -53,6 +53,9 @@ class PlayedFrame:
     generation: Generation | None
 
 
+Camera = Callable[[PlayedFrame], None]
+
+
 @dataclass(slots=True, eq=False)
 class _Slot:
     """A booked frame, and the frame itself once it was put. earliest: the tick during which it was booked; those before are past."""
@@ -92,6 +95,8 @@ class Playout:
         self._memory: dict[int, PlayedFrame] = {}
         self._performances: dict[Generation, _Performance] = {}
         self._change = asyncio.Event()
+        self._camera: Camera | None = None
+        self._filmed = -1  # the newest tick that the camera has, or that came before it
 
     # ------------------------------------------------------------ for the tracks
 
@@ -113,6 +118,19 @@ class Playout:
         played = self.tick(number)
         self._pieces_sent = max(self._pieces_sent, piece + 1)
         return played.sound[half * PIECE_SAMPLES : (half + 1) * PIECE_SAMPLES]
+
+    # ------------------------------------------------------------ for a recording
+
+    def record(self, camera: Camera) -> None:
+        """From the next tick on, give the camera every frame that was played, in order, once nothing of it can change any more."""
+        self._camera = camera
+        self._filmed = self._number
+
+    def stop_recording(self) -> None:
+        """Give the camera what has been played so far, and nothing more."""
+        for played in self._memory.values():
+            self._film(played)
+        self._camera = None
 
     @property
     def speaking(self) -> bool:
@@ -172,7 +190,7 @@ class Playout:
             played = PlayedFrame(number, self._position, picture, frame.sound, frame.generation)
             self._note_audible(played)
         self._memory[number] = self.last = played
-        self._memory.pop(number - MEMORY_TICKS, None)
+        self._forget(number - MEMORY_TICKS)
 
     def _step(self, number: int) -> TalkingFrame | None:
         """Move on by one tick: the frame to be played, or None while the loop idles or holds."""
@@ -206,6 +224,16 @@ class Playout:
     def _let_pass(self, count: int) -> None:
         self._number += count
         self._position += count
+
+    def _forget(self, newest: int) -> None:
+        """What is older than this tick, and the tick itself, is final."""
+        while self._memory and (oldest := next(iter(self._memory))) <= newest:
+            self._film(self._memory.pop(oldest))
+
+    def _film(self, played: PlayedFrame) -> None:
+        if self._camera is not None and played.number > self._filmed:
+            self._filmed = played.number
+            self._camera(played)
 
     # ------------------------------------------------------------ silence and accounts
 

@@ -6,12 +6,12 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
 
-from gpuserver.domain import Avatar, Generation, Message, Stage
+from gpuserver.domain import Avatar, Generation, Message, Stage, Voice
 from gpuserver.errors import GpuserverError, InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.messages import ErrorEvent, Interrupted, Notice, ServerMessage, SessionLost
 from gpuserver.pipeline.conversation import Conversation
@@ -23,7 +23,7 @@ from gpuserver.wire import CreateSession, SessionInfo
 
 log = structlog.get_logger(__name__)
 
-LINES_WAITING = 8
+LINES_WAITING = 32  # clients of LiveTalking's API send an answer of theirs sentence by sentence
 SUBSCRIPTIONS = 16
 CLOSING_SECONDS = 2.0
 ARRIVAL_SECONDS = 5.0  # that a question waits for a peer on its way; ICE and DTLS take 0.1 to 2 s where they succeed
@@ -90,6 +90,10 @@ class Session:
     async def say(self, text: str, queue: bool = False) -> int:
         """Speak the text as it is; otherwise as `ask`."""
         return self._line(text, verbatim=True, queue=queue)
+
+    async def play(self, recording: Voice, title: str, queue: bool = False) -> int:
+        """Let the recording speak, under a title of one sentence; otherwise as `say`. It is not remembered."""
+        return self._line(title, verbatim=True, queue=queue, speaker=recording)
 
     async def interrupt(self) -> None:
         """Silence now; what waits is dropped too. The `interrupted` events say how long it took."""
@@ -195,7 +199,7 @@ class Session:
 
     # ------------------------------------------------------------ one Turn after the other
 
-    def _line(self, text: str, *, verbatim: bool, queue: bool) -> int:
+    def _line(self, text: str, *, verbatim: bool, queue: bool, speaker: Voice | None = None) -> int:
         self._check_open()
         self.touch()
         if not text.strip():
@@ -205,7 +209,7 @@ class Session:
         elif len(self._waiting) >= LINES_WAITING:
             raise TooManyWaiting(f"{LINES_WAITING} questions wait already.")
         self._turns += 1
-        self._waiting.append(Line(text.strip(), verbatim, Generation(self._turns), self._loop.time()))
+        self._waiting.append(Line(text.strip(), verbatim, Generation(self._turns), self._loop.time(), speaker))
         self._change.set()
         return self._turns
 
@@ -256,6 +260,8 @@ class Session:
 
     def _remember(self, line: Line, answer: str) -> None:
         """A question is remembered with its answer or not at all: one that was taken back is not to be answered later."""
+        if line.speaker is not None:
+            return
         if answer and not line.verbatim:
             self._conversation.remember("user", line.text)
         self._conversation.remember("assistant", answer)
@@ -265,7 +271,7 @@ class Session:
             self.publish(Notice(turn=line.generation.number, code="no_picture", text=NO_PICTURE))
         return Turn(
             line,
-            self._studio,
+            self._studio if line.speaker is None else replace(self._studio, voice=line.speaker),
             Scene(self.avatar, self.stage) if self.connected else None,
             self.publish,
             messages=[] if line.verbatim else self._conversation.messages(line.text),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gpuserver.domain import Generation, Message, Played
+from gpuserver.domain import Generation, Message, Played, Voice
 from gpuserver.errors import GpuserverError
 from gpuserver.messages import Interrupted, ServerMessage, SpeechEnded
 from gpuserver.pipeline.delivery import Delivery, Scene
@@ -22,12 +22,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """What a session is to answer, or to say as it is. asked_at: the event loop's time."""
+    """What a session is to answer, or to say as it is. asked_at: the event loop's time. speaker: says it instead of the usual voice."""
 
     text: str
     verbatim: bool
     generation: Generation
     asked_at: float
+    speaker: Voice | None = None
 
 
 class Turn:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from virtual_time import in_virtual_time
 
 from gpuserver.domain import FRAME_SECONDS, Generation, Played, TalkingFrame
-from gpuserver.media.playout import AHEAD_FRAMES, HOLD_TICKS, MEMORY_TICKS, Playout
+from gpuserver.media.playout import AHEAD_FRAMES, HOLD_TICKS, MEMORY_TICKS, PlayedFrame, Playout
 
 AVATAR = fake_avatar(6)
 EPOCH = 100.0
@@ -418,3 +418,39 @@ def test_sound_is_exactly_what_was_put_and_nothing_stale_is_ever_played(steps: l
                 await done
 
     asyncio.run(perform())
+
+
+# ---------------------------------------------------------------- a recording
+
+
+def test_the_camera_gets_every_frame_from_its_start_to_its_stop_once_and_in_order() -> None:
+    film: list[PlayedFrame] = []
+    stage = playout()
+    stage.tick(4)
+    stage.record(film.append)
+    shown = [stage.tick(number) for number in range(5, 5 + 3 * MEMORY_TICKS)]
+    stage.stop_recording()
+    stage.tick(100)
+    assert all(one is other for one, other in zip(film, shown, strict=True))
+
+
+async def test_the_camera_hears_an_interruption_as_it_was_heard() -> None:
+    film: list[PlayedFrame] = []
+    stage, generation = playout(), Generation(1)
+    stage.record(film.append)
+    await put(stage, generation, 4)
+    heard = stage.sound(0)
+    stage.cancel(generation)
+    stage.tick(2 * MEMORY_TICKS)
+    stage.stop_recording()
+    assert (film[0].sound[: len(heard)] == heard).all()
+    assert not film[0].sound[len(heard) + 240 :].any()
+
+
+def test_ticks_that_nobody_watched_leave_nothing_in_memory() -> None:
+    film: list[PlayedFrame] = []
+    stage = playout()
+    stage.record(film.append)
+    for number in range(0, 1000, 50):
+        stage.tick(number)
+    assert len(film) + MEMORY_TICKS == 1 + 19 * MEMORY_TICKS
