@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from gpuserver.musetalk.model_files import CONVERTED_SUFFIX, NEEDS, ModelFile, Need, Version, models_folder
+from gpuserver.musetalk.model_files import NEEDS, ModelFile, Need, Version, models_folder
 
 CHUNK_BYTES = 1 << 20
 _HEADER_LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header, little-endian
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 
-Advance = Callable[[int], None]  # is told how many more bytes are done
+Progress = Callable[[str, int], None]  # is told a file's path below MUSETALK_BASE/models, and how many of its bytes have been read
 
 
 class Verdict(StrEnum):
@@ -44,14 +44,14 @@ class FileReport:
         return self.verdict is Verdict.GOOD
 
 
-def check_models(base: Path, *, hashes: bool = False, advance: Advance = lambda _bytes: None) -> list[FileReport]:
+def check_models(base: Path, *, hashes: bool = False, progress: Progress = lambda _path, _done: None) -> list[FileReport]:
     """What is there and what is missing, need by need; a missing need is reported under the file that would be downloaded.
 
-    hashes: also read every file whole (4 GB) and compare; `advance` is told how far that is.
+    hashes: also read every file whole (4 GB) and compare; `progress` is told how far that is.
     """
     reports: list[FileReport] = []
     for need in NEEDS:
-        found = list(_check_need(base, need, hashes, advance))
+        found = list(_check_need(base, need, hashes, progress))
         first = need.choices[0]
         reports += found or [FileReport(need, first.path, None, first.size, Verdict.MISSING)]
     return reports
@@ -63,41 +63,41 @@ def can_serve(reports: Sequence[FileReport], version: Version) -> bool:
     return all(need.name in usable for need in NEEDS if need.required and version in need.versions)
 
 
-def sha256_of(path: Path, advance: Advance = lambda _bytes: None) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+def sha256_of(path: Path, read: Callable[[int], None] = lambda _done: None) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits. read: is told how many bytes have been read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
-            advance(len(chunk))
+            read(file.tell())
     return digest.hexdigest()
 
 
-def _check_need(base: Path, need: Need, hashes: bool, advance: Advance) -> Iterator[FileReport]:
+def _check_need(base: Path, need: Need, hashes: bool, progress: Progress) -> Iterator[FileReport]:
     folder = models_folder(base)
     for file in need.choices:
         if (folder / file.path).is_file():
-            yield _check_official(need, file, folder / file.path, hashes, advance)
+            yield _check_official(need, file, folder / file.path, hashes, progress)
     for name in dict.fromkeys(file.converted for file in need.choices):
         if (folder / name).is_file():
             yield _check_converted(need, name, folder / name)
 
 
-def _check_official(need: Need, file: ModelFile, path: Path, hashes: bool, advance: Advance) -> FileReport:
+def _check_official(need: Need, file: ModelFile, path: Path, hashes: bool, progress: Progress) -> FileReport:
     size = path.stat().st_size
     verdict, state = Verdict.GOOD, "not computed" if file.sha256 else "unknown"
     if file.size is not None and size != file.size:
         verdict = Verdict.WRONG_SIZE
     elif hashes and file.sha256 is not None:
-        matches = sha256_of(path, advance) == file.sha256
+        matches = sha256_of(path, lambda done: progress(file.path, done)) == file.sha256
         state = "matches" if matches else "differs"
         verdict = Verdict.GOOD if matches else Verdict.WRONG_HASH
     return FileReport(need, file.path, size, file.size, verdict, state)
 
 
 def _check_converted(need: Need, name: str, path: Path) -> FileReport:
-    whole = path.name.endswith(CONVERTED_SUFFIX) and _is_whole_safetensors(path)
-    return FileReport(need, name, path.stat().st_size, None, Verdict.GOOD if whole else Verdict.TRUNCATED, "unknown")
+    verdict = Verdict.GOOD if _is_whole_safetensors(path) else Verdict.TRUNCATED
+    return FileReport(need, name, path.stat().st_size, None, verdict, "unknown")
 
 
 def _is_whole_safetensors(path: Path) -> bool:

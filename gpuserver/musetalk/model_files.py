@@ -168,7 +168,7 @@ NEEDS: tuple[Need, ...] = (
 )
 
 LICENCES = (
-    "MuseTalk's UNet: its README says free for any purpose, also commercial; its card on the hub says creativeml-openrail-m (restricts uses).",
+    "MuseTalk's UNet: its README says free for any purpose, also commercial; its card on the hub says creativeml-openrail-m (limits use).",
     "VAE (sd-vae-ft-mse): MIT.",
     "Whisper tiny: MIT (the card on the hub says Apache-2.0).",
     "BiSeNet (face parsing): code MIT; the file states no licence and was trained on CelebAMask-HQ, a data set for non-commercial use.",
