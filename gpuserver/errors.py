@@ -6,11 +6,13 @@ GpuserverError
 │   ├── VideoUrlRefused          video_path is a URL
 │   └── InvalidSdp               an offer that cannot be answered
 ├── Unauthorized (401)           a missing or wrong token
+│   └── KeyRequired              a missing or wrong API key
 ├── Forbidden (403)
 │   ├── VideoPathForbidden       outside VIDEO_DIRS
 │   └── ForeignOrigin            a web page of another site calls, or calls by a name that is not ours
 ├── NotFound (404)
 │   ├── AvatarNotFound, VideoNotFound, SessionNotFound, JobNotFound
+├── MethodNotAllowed (405)       the address knows other methods
 ├── TooSlow (408)                a request body that trickles in
 ├── Conflict (409)
 │   ├── AvatarExists, AvatarInUse
@@ -28,12 +30,16 @@ GpuserverError
 ├── Full (429)                   every session slot is taken
 ├── TooManyWaiting (429)         a session's queue of questions is full
 ├── TooManyJobs (429)            the queue of creations, or of films, is full
+├── RateLimited (429)            more calls than RATE_LIMIT
 ├── Cancelled (499)              the caller went away or cancelled the job
 ├── UpstreamFailed (502)
 │   ├── LanguageModelFailed
+│   ├── LipSyncFailed            the gateway's lip-sync service is down or answers what it should not
 │   └── VoiceFailed
 │       └── VoiceUnreachable     the service that speaks does not answer
 ├── Unavailable (503)            the media server is down
+├── TooManyConnections (503)     the server holds as many as it can
+├── NoLanguageModel (503)        nothing that could answer a question is reachable
 ├── DiskFull (507)
 │   └── AvatarRoomFull           AVATAR_MAX_DISK_GB is used up
 └── CannotStart                  a server refuses to start; never sent over HTTP
@@ -101,6 +107,11 @@ class Unauthorized(GpuserverError):
     default_advice = "Send the session's engine_token as 'Authorization: Bearer …' or as ?token=…."
 
 
+class KeyRequired(Unauthorized):
+    slug, title = "key-required", "The API key is missing or wrong"
+    default_advice = "Send one of the server's API_KEYS as 'Authorization: Bearer …' or as 'X-API-Key: …'."
+
+
 class Forbidden(GpuserverError):
     status, slug, title = 403, "forbidden", "This is not allowed"
     default_advice = "Ask whoever runs this server."
@@ -139,6 +150,11 @@ class SessionNotFound(NotFound):
 class JobNotFound(NotFound):
     slug, title = "job-not-found", "No such job"
     default_advice = "Jobs are forgotten some time after they end. GET /v1/avatars shows whether the avatar exists."
+
+
+class MethodNotAllowed(GpuserverError):
+    status, slug, title = 405, "method-not-allowed", "The address does not know this method"
+    default_advice = "Use one of the methods named in the Allow header."
 
 
 class TooSlow(GpuserverError):
@@ -236,6 +252,11 @@ class TooManyJobs(GpuserverError):
     default_advice = "Wait until one of them has been made; GET /v1/jobs/{job_id} shows how far a job is."
 
 
+class RateLimited(GpuserverError):
+    status, slug, title = 429, "rate-limited", "Too many calls"
+    default_advice = "Wait as long as Retry-After says. Whoever runs the server may raise RATE_LIMIT."
+
+
 class Cancelled(GpuserverError):
     status, slug, title = 499, "cancelled", "The work was cancelled"
     default_advice = "Start it again if it was not meant to be cancelled."
@@ -251,6 +272,11 @@ class LanguageModelFailed(UpstreamFailed):
     default_advice = "Check that Ollama (OLLAMA_BASE_URL) or the OpenAI-compatible server (OPENAI_BASE_URL) runs and has the model."
 
 
+class LipSyncFailed(UpstreamFailed):
+    slug, title = "lip-sync-service-failed", "The lip-sync service did not answer as it should"
+    default_advice = "Check that the media server runs where LIPSYNC_SERVICE_URL says, and try again."
+
+
 class VoiceFailed(UpstreamFailed):
     slug, title = "voice-failed", "The sentence could not be spoken"
     default_advice = "The text is shown; choose a voice that speaks this language (TTS, TTS_VOICE)."
@@ -264,6 +290,16 @@ class VoiceUnreachable(VoiceFailed):
 class Unavailable(GpuserverError):
     status, slug, title = 503, "media-server-down", "The media server does not answer"
     default_advice = "It is restarted by itself; try again in a few seconds."
+
+
+class NoLanguageModel(GpuserverError):
+    status, slug, title = 503, "no-language-model", "No language model is reachable"
+    default_advice = "Start Ollama (OLLAMA_BASE_URL) or an OpenAI-compatible server (OPENAI_BASE_URL). Until then questions are repeated."
+
+
+class TooManyConnections(GpuserverError):
+    status, slug, title = 503, "too-many-connections", "The server holds as many connections as it can"
+    default_advice = "Close connections that are not needed and try again in a few seconds."
 
 
 class DiskFull(GpuserverError):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from gpuserver.api.media_client import MediaClient
+from gpuserver.web.keys import needs_key
 
 
 def add_choice_routes(app: web.Application, media: MediaClient) -> None:
     """Serve both lists from `app`."""
 
+    @needs_key
     async def pass_on(request: web.Request) -> web.Response:
         return (await media.send("GET", request.path)).response()
 

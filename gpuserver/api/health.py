@@ -9,11 +9,13 @@ from aiohttp import web
 from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.web.keys import public
 
 
 def add_health_route(app: web.Application, media: MediaClient, manager: AvatarManager, settings: Settings) -> None:
     """Serve /health: 200, or 503 while the media server is down."""
 
+    @public
     async def health(_request: web.Request) -> web.Response:
         answer, avatar_ids = await asyncio.gather(media.health(), asyncio.to_thread(manager.ids))
         up = answer is not None

@@ -60,10 +60,11 @@ class MediaClient:
     async def send(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, token: str | None = None
     ) -> MediaAnswer:
-        """One request. With `token` it is sent for a browser, else for ourselves. Raises Unavailable."""
+        """One request; with `token` for a browser that has sent it. Raises Unavailable."""
         all_headers = {"Content-Type": "application/json"} if body is not None else {}
-        all_headers |= self._internal if token is None else {"Authorization": f"Bearer {token}"}
-        all_headers |= headers or {}
+        all_headers |= {**self._internal, **(headers or {})}
+        if token is not None:
+            all_headers["Authorization"] = f"Bearer {token}"
         try:
             async with self._http.request(method, self._base.join(URL(path, encoded=True)), data=body, headers=all_headers) as answer:
                 return MediaAnswer(answer.status, await answer.read(), answer.content_type, answer.headers.get("Retry-After"))
@@ -82,7 +83,7 @@ class MediaClient:
     @asynccontextmanager
     async def websocket(self, session_id: str, token: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """The session's WebSocket. Raises Unauthorized, SessionNotFound, Unavailable."""
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {**self._internal, "Authorization": f"Bearer {token}"}
         try:
             socket = await self._http.ws_connect(self._base / "ws" / session_id, headers=headers, max_msg_size=MESSAGE_LIMIT)
         except aiohttp.WSServerHandshakeError as error:

@@ -18,6 +18,7 @@ from gpuserver.api.media_client import MESSAGE_LIMIT, MediaClient
 from gpuserver.api.sessions import session_id_of
 from gpuserver.messages import SessionLost
 from gpuserver.web.auth import engine_token_of
+from gpuserver.web.keys import takes_engine_token
 
 HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
 CLOSE_SECONDS = 1.0
@@ -50,6 +51,7 @@ class Relay:
         self._media = media
         self._clients: set[web.WebSocketResponse] = set()
 
+    @takes_engine_token
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """One client's connection, from its upgrade to its end."""
         session_id = session_id_of(request)

@@ -11,6 +11,7 @@ from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import read_body, read_limited
+from gpuserver.web.keys import key_in_query, needs_key, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, SessionCreated
@@ -37,6 +38,7 @@ class SessionRoutes:
         self._media = media
         self._settings = settings
 
+    @needs_key
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/sessions: made by the media server; engine_url names the address that the client can reach."""
         base = public_url(request, self._settings)
@@ -53,6 +55,7 @@ class SessionRoutes:
             headers={"Location": f"/v1/sessions/{session.session_id}"},
         )
 
+    @needs_key
     async def pass_on(self, request: web.Request) -> web.Response:
         """GET /v1/sessions; GET and DELETE /v1/sessions/{session_id}."""
         path = "/v1/sessions"
@@ -60,12 +63,14 @@ class SessionRoutes:
             path += f"/{session_id_of(request)}"
         return (await self._media.send(request.method, path)).response()
 
+    @takes_engine_token
     async def signal(self, request: web.Request) -> web.Response:
         """POST …/offer and PATCH …/ice, with the browser's own token."""
         path = f"/v1/sessions/{session_id_of(request)}/{request.path.rpartition('/')[2]}"
         body = await read_limited(request, SIGNALLING_LIMIT)
         return (await self._media.send(request.method, path, body=body, token=engine_token_of(request))).response()
 
+    @key_in_query
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
         return web.Response(text=webrtc_config(self._settings).model_dump_json(exclude_none=False), content_type="application/json")

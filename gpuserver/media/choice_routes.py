@@ -6,6 +6,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gpuserver.web.keys import needs_key
 from gpuserver.wire import ModelInfo, ModelList, VoiceInfo, VoiceList
 
 
@@ -20,10 +21,12 @@ class OfferingModel(Protocol):
 def add_choice_routes(app: web.Application, voice: OfferingVoice, language_model: OfferingModel) -> None:
     """Serve both lists from `app`."""
 
+    @needs_key
     async def voices(_request: web.Request) -> web.Response:
         choices = voice.choices()
         return web.json_response(text=VoiceList(total=len(choices), voices=choices).model_dump_json())
 
+    @needs_key
     async def models(_request: web.Request) -> web.Response:
         choices = await language_model.choices()
         return web.json_response(text=ModelList(total=len(choices), models=choices).model_dump_json())

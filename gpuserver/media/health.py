@@ -9,6 +9,7 @@ from aiohttp import web
 from gpuserver.config import Settings
 from gpuserver.media.peers import Peers
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.web.keys import public
 
 
 class Reporting(Protocol):
@@ -29,6 +30,7 @@ def add_health_route(
 ) -> None:
     """Serve /health from `app`."""
 
+    @public
     async def health(_request: web.Request) -> web.Response:
         components = {
             "voice": voice.status(),

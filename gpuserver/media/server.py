@@ -64,7 +64,8 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
 
     Nothing is started before it runs. Raises CannotStart for settings that cannot work.
     """
-    app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
+    secret = internal_secret(settings)
+    app = web.Application(middlewares=middlewares(settings, secret=secret), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
 
     manager = AvatarManager(settings)
@@ -97,7 +98,7 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
     app.on_shutdown.append(say_goodbye)
     add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name)
     add_choice_routes(app, voice, language_model)
-    add_session_routes(app, registry, peers, settings, internal_secret(settings))
+    add_session_routes(app, registry, peers, settings)
     add_websocket_routes(app, registry, peers)
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
     return app

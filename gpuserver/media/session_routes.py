@@ -14,16 +14,16 @@ from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.messages import SessionEnd
 from gpuserver.pipeline.sessions import SessionRegistry
-from gpuserver.web.auth import require_internal
 from gpuserver.web.body import read_body
+from gpuserver.web.keys import internal, key_in_query, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
 
 
-def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str) -> None:
+def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings) -> None:
     """Serve /v1/sessions…, the signalling and the WebRTC configuration from `app`."""
-    routes = SessionRoutes(registry, peers, settings, secret)
+    routes = SessionRoutes(registry, peers, settings)
     app.router.add_post("/v1/sessions", routes.create)
     app.router.add_get("/v1/sessions", routes.list)
     app.router.add_get("/v1/sessions/{session_id}", routes.show)
@@ -34,17 +34,16 @@ def add_session_routes(app: web.Application, registry: SessionRegistry, peers: P
 
 
 class SessionRoutes:
-    """secret: what the management API sends as X-Internal-Secret."""
+    """Sessions are made and ended by the management API alone; their signalling is for whoever has the engine_token."""
 
-    def __init__(self, registry: SessionRegistry, peers: Peers, settings: Settings, secret: str):
+    def __init__(self, registry: SessionRegistry, peers: Peers, settings: Settings):
         self._registry = registry
         self._peers = peers
         self._settings = settings
-        self._secret = secret
 
+    @internal
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
-        require_internal(request, self._secret)
         session = await self._registry.create(await read_body(request, CreateSession))
         created = SessionCreated(
             session_id=session.session_id,
@@ -55,38 +54,41 @@ class SessionRoutes:
         )
         return _json(created, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})
 
-    async def list(self, request: web.Request) -> web.Response:
+    @internal
+    async def list(self, _request: web.Request) -> web.Response:
         """GET /v1/sessions."""
-        require_internal(request, self._secret)
         infos = [session.info() for session in self._registry.list()]
         return _json(SessionList(total=len(infos), sessions=infos))
 
+    @internal
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/sessions/{session_id}."""
-        require_internal(request, self._secret)
         return _json(self._registry.get(request.match_info["session_id"]).info())
 
+    @internal
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/sessions/{session_id}; ?reason= is what its clients are told, a SessionEnd."""
-        require_internal(request, self._secret)
         reason = request.query.get("reason", "deleted")
         if reason not in get_args(SessionEnd):
             raise InvalidInput("reason: there is no such end of a session.", advice=f"Use one of: {', '.join(get_args(SessionEnd))}.")
         await self._registry.delete(request.match_info["session_id"], reason)
         return web.Response(status=204)
 
+    @takes_engine_token
     async def offer(self, request: web.Request) -> web.Response:
         """POST /v1/sessions/{session_id}/offer: WebRTC's offer in, answer out."""
         session = session_of(request, self._registry)
         offer = await read_body(request, Offer)
         return _json(await self._peers.answer(session, cast(Playout, session.stage), offer))
 
+    @takes_engine_token
     async def ice(self, request: web.Request) -> web.Response:
         """PATCH /v1/sessions/{session_id}/ice: one trickled candidate."""
         session = session_of(request, self._registry)
         await self._peers.add_candidate(session, await read_body(request, IceCandidate))
         return web.Response(status=204)
 
+    @key_in_query
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
         return _json(webrtc_config(self._settings))

@@ -32,6 +32,7 @@ from gpuserver.messages import (
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.subscription import TOO_SLOW, Subscription
+from gpuserver.web.keys import takes_engine_token
 from gpuserver.web.problem import invalid_input
 from gpuserver.wire import Offer
 
@@ -49,6 +50,7 @@ log = structlog.get_logger(__name__)
 def add_websocket_routes(app: web.Application, registry: SessionRegistry, peers: Peers) -> None:
     """Serve /ws/{session_id}, and /ws/ws/{session_id}, which existing web clients use."""
 
+    @takes_engine_token
     async def serve(request: web.Request) -> web.WebSocketResponse:
         return await SessionSocket(session_of(request, registry), peers).run(request)
 

@@ -1,4 +1,4 @@
-"""Who may call: the secret between the two processes, and the tokens of sessions."""
+"""Who may call: the secret between the two processes, the tokens of sessions, and what an API key must be like."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuserver.config import Settings
-from gpuserver.errors import Unauthorized
+from gpuserver.errors import CannotStart, Unauthorized
 
 if TYPE_CHECKING:  # the supervisor needs internal_secret and nothing of aiohttp
     from aiohttp import web
 
 INTERNAL_HEADER = "X-Internal-Secret"
+SHORTEST_KEY = 32
+API_KEY = re.compile(rf"[!-~]{{{SHORTEST_KEY},256}}")  # what a header can carry
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")  # as secrets.token_urlsafe() makes them; safe to pass on in a header
 
 
@@ -31,9 +33,19 @@ def internal_secret(settings: Settings) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
-def require_internal(request: web.Request, secret: str) -> None:
+def check_keys(settings: Settings) -> None:
+    """Raises CannotStart for a key that is no good, by its number in API_KEYS."""
+    for number, key in enumerate(settings.api_keys, 1):
+        if not API_KEY.fullmatch(key.get_secret_value()):
+            raise CannotStart(
+                f"API_KEYS: key {number} is not a key of at least {SHORTEST_KEY} printable ASCII characters without spaces.",
+                advice='Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
+            )
+
+
+def require_internal(request: web.Request, secret: str | None) -> None:
     """Let only the other process through. Raises Unauthorized."""
-    if not same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
+    if secret is None or not same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
         raise Unauthorized(
             f"This call needs the header {INTERNAL_HEADER}.",
             advice="Sessions are made and listed through the management API (port 9000), which holds the secret.",

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
 from gpuserver.web.jobs import Job, Jobs
+from gpuserver.web.keys import key_in_query, needs_key
 
 HEARTBEAT_SECONDS = 10.0  # a comment line, so that neither proxies nor we hold on to a dead connection
 
@@ -38,11 +39,13 @@ class JobRoutes:
     def __init__(self, jobs: Jobs):
         self._jobs = jobs
 
+    @needs_key
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/jobs/{job_id}."""
         state = self._jobs.get(request.match_info["job_id"]).state
         return web.Response(text=state.model_dump_json(), content_type="application/json")
 
+    @key_in_query
     async def events(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/jobs/{job_id}/events: an event `job` with the whole job now and after every change; ends with the job."""
         job = self._jobs.get(request.match_info["job_id"])
@@ -57,6 +60,7 @@ class JobRoutes:
                 await asyncio.gather(telling, gone, return_exceptions=True)
         return stream
 
+    @needs_key
     async def cancel(self, request: web.Request) -> web.Response:
         """DELETE /v1/jobs/{job_id}: 204 when nothing of it is left; 409 if its avatar has been made."""
         await self._jobs.cancel(request.match_info["job_id"])

@@ -9,15 +9,19 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gpuserver.config import Settings
+from gpuserver.web.keys import keys_middleware
 from gpuserver.web.origin import origin_middleware
 from gpuserver.web.problem import problem_middleware
 
 log = structlog.get_logger(__name__)
 
 
-def middlewares(settings: Settings) -> list[Middleware]:
-    """For web.Application(middlewares=…), outermost first."""
-    return [request_log_middleware, problem_middleware, origin_middleware(settings)]
+def middlewares(settings: Settings, *, secret: str | None = None) -> list[Middleware]:
+    """For web.Application(middlewares=…), outermost first. secret: of the process that may call as X-Internal-Secret.
+
+    Raises CannotStart for settings that cannot work.
+    """
+    return [request_log_middleware, problem_middleware, origin_middleware(settings), keys_middleware(settings, secret)]
 
 
 @web.middleware

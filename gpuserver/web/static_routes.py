@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gpuserver.config import Settings
+from gpuserver.web.keys import public
 
 FOLDER = Path(__file__).parent / "static"
 
@@ -31,9 +32,11 @@ def add_static_routes(app: web.Application, settings: Settings, folder: Path = F
     headers = {"Content-Security-Policy": content_security_policy(settings), "Cache-Control": "no-cache"}
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.suffix in CONTENT_TYPES}
 
+    @public
     async def page(_request: web.Request) -> web.FileResponse:
         return _file(files.get("index.html"))
 
+    @public
     async def static(request: web.Request) -> web.FileResponse:
         return _file(files.get(request.match_info["path"]))
 
