@@ -20,6 +20,7 @@ from gpuserver.web.bounded_pool import BoundedPool
 from gpuserver.web.interim import while_client_waits
 from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
 from gpuserver.web.jobs import Jobs
+from gpuserver.web.keys import key_in_query, needs_key
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.uploads import Form, receive_form
 from gpuserver.wire import AvatarCreated, AvatarList, CreateAvatar, check_avatar_id
@@ -89,6 +90,7 @@ class AvatarRoutes:
         self._films = films
         self._max_upload_bytes = max_upload_bytes
 
+    @needs_key
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/avatars: from a video or picture on this machine."""
         self._preparations.check_room()  # before the body is received
@@ -103,6 +105,7 @@ class AvatarRoutes:
             return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed)))
         return _created(await while_client_waits(request, self._preparations, make))
 
+    @needs_key
     async def upload(self, request: web.Request) -> web.Response:
         """POST /v1/avatars/upload: from a video or picture in the request."""
         replace = query_flag(request, "replace")
@@ -137,6 +140,7 @@ class AvatarRoutes:
             remove = partial(video.unlink, missing_ok=True)
             return accepted(self._jobs.start(body.avatar_id, lambda job: make(job.cancel, job.progress, job.analysed), cleanup=remove))
 
+    @needs_key
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/avatars: the ids; with ?detail=true all that is known."""
         if query_flag(request, "detail"):
@@ -145,16 +149,19 @@ class AvatarRoutes:
         ids = await asyncio.to_thread(self._manager.ids)
         return _json(AvatarList(total=len(ids), avatars=ids))
 
+    @needs_key
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/avatars/{avatar_id}."""
         return _json(await asyncio.to_thread(self._manager.info, _avatar_id(request)))
 
+    @key_in_query
     async def preview(self, request: web.Request) -> web.FileResponse:
         """GET /v1/avatars/{avatar_id}/preview: a JPEG."""
         path = await asyncio.to_thread(self._manager.preview, _avatar_id(request))
         # The same id may show another face after ?replace=true: the browser asks again, a 304 is cheap.
         return web.FileResponse(path, headers={"Content-Type": "image/jpeg", "Cache-Control": "no-cache"})
 
+    @key_in_query
     async def film(self, request: web.Request) -> web.FileResponse:
         """GET /v1/avatars/{avatar_id}/idle.mp4: the idle loop, forth and back; made when it is first asked for. Ranges are served."""
         avatar_id = _avatar_id(request)
@@ -163,6 +170,7 @@ class AvatarRoutes:
             path = await while_client_waits(request, self._films, lambda cancel: self._manager.film(avatar_id, cancel))
         return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "no-cache"})
 
+    @needs_key
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /v1/avatars/{avatar_id}; ?force=true ends the sessions that show it."""
         avatar_id = _avatar_id(request)
