@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("public_url", "tts_service_url")
+    @field_validator("public_url", "tts_service_url", "lipsync_service_url")
     @classmethod
     def _is_web_address(cls, value: str | None) -> str | None:
         if value is not None and not WEB_ADDRESS.fullmatch(value):
@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         """Where the management API reaches the media server; plain HTTP on this machine."""
         host = "127.0.0.1" if self.media_host in {"0.0.0.0", "::"} else self.media_host  # noqa: S104 - compared, not bound
         return f"http://{'[' + host + ']' if ':' in host else host}:{self.media_port}"
+
+    @property
+    def lipsync_url(self) -> str:
+        """Where the gateway reaches avatars and WebRTC: LIPSYNC_SERVICE_URL, else this machine's media server."""
+        return (self.lipsync_service_url or self.media_url).rstrip("/")
 
     @property
     def bound_to_loopback(self) -> bool:

@@ -47,7 +47,16 @@ class Strict(BaseModel):
 # ---------------------------------------------------------------- avatars
 
 
-class CreateAvatar(Tolerant):
+class AvatarProfile(Tolerant):
+    """What its maker says about an avatar, for lists that people read. Kept with the avatar; nothing is done by it."""
+
+    description: Annotated[str, Field(max_length=1000)] = ""
+    timbre: ShortText = ""
+    tts_model: ShortText = ""
+    avatar_model: ShortText = ""  # the one asked for; `engine` is the one that was used
+
+
+class CreateAvatar(AvatarProfile):
     """POST /v1/avatars."""
 
     avatar_id: AvatarId
@@ -64,6 +73,7 @@ class AvatarCreated(Strict):
     avatar_path: str
     message: str
     mock: bool = False
+    engine: str = "warp"  # what draws the lips: warp or musetalk
 
 
 class QualityReport(Tolerant):
@@ -84,8 +94,8 @@ class QualityReport(Tolerant):
     advice: list[str] = []
 
 
-class AvatarInfo(Tolerant):
-    """GET /v1/avatars/{id}, and avatar.json in the avatar's folder (without avatar_path, bytes and last_used_at there)."""
+class AvatarInfo(AvatarProfile):
+    """GET /v1/avatars/{id}, and avatar.json in the avatar's folder (there without avatar_path, bytes, last_used_at and the profile)."""
 
     avatar_id: AvatarId
     tutor_id: str | None = None

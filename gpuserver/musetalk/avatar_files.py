@@ -17,7 +17,7 @@ from gpuserver.domain import Avatar, AvatarFrame, Box, Bytes2D, Floats
 from gpuserver.errors import AvatarDamaged, AvatarNotFound
 from gpuserver.musetalk.disk_room import DiskRoom
 from gpuserver.musetalk.landmarks import COUNT
-from gpuserver.wire import AvatarInfo
+from gpuserver.wire import AvatarInfo, AvatarProfile
 
 FORMAT = 1
 INFO, FRAMES, LANDMARKS, BOXES, OPENINGS, PREVIEW = (
@@ -29,7 +29,7 @@ INFO, FRAMES, LANDMARKS, BOXES, OPENINGS, PREVIEW = (
     "preview.jpg",
 )
 
-_NOT_STORED = {"avatar_path", "bytes", "last_used_at"}  # known to the reader, or changing
+_NOT_STORED = {"avatar_path", "bytes", "last_used_at", *AvatarProfile.model_fields}  # known to the reader, or kept elsewhere
 _COPY_BYTES = 8 << 20
 
 

@@ -21,13 +21,14 @@ from gpuserver.errors import (
     VideoNotFound,
 )
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
+from gpuserver.musetalk.avatar_profiles import AvatarProfiles
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
 from gpuserver.musetalk.disk_room import DiskRoom
 from gpuserver.musetalk.film_job import make_film
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
 from gpuserver.musetalk.video_dirs import VideoDirs, open_regular
-from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, CreateAvatar
+from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, AvatarProfile, CreateAvatar
 
 SAMPLE_FACE = Path(__file__).parent / "assets" / "portrait.png"
 
@@ -41,6 +42,7 @@ class AvatarManager:
     def __init__(self, settings: Settings):
         self._settings = settings
         self._shelf = AvatarShelf(settings.avatars_dir)
+        self._profiles = AvatarProfiles(self._shelf.state)
         self._videos = VideoDirs(settings.video_dirs)
 
     @property
@@ -86,6 +88,7 @@ class AvatarManager:
         *,
         apply_blur: bool = False,
         tutor_id: str | None = None,
+        profile: AvatarProfile | None = None,
         replace: bool = False,
         mock: bool = False,
         progress: Progress | None = None,
@@ -97,7 +100,8 @@ class AvatarManager:
         Raises InvalidAvatarId, AvatarExists, VideoNotFound, Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull, Cancelled.
         """
         _check_id(avatar_id)
-        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
+        said = {} if profile is None else profile.model_dump()
+        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id, **said)
         opened = open_regular(Path(os.path.realpath(video)))
         return self._make(opened, request, replace, Watch(progress, analysed, cancel), mock=mock)
 
@@ -154,15 +158,17 @@ class AvatarManager:
                     mock=mock,
                     most_bytes=self._room_for(avatar_id if replace else None),
                 )
-                run_preparation(job, video, watch)
+                info = run_preparation(job, video, watch)
                 if (self._room_for(avatar_id if replace else None) or 0) < 0:
                     raise AvatarRoomFull("The avatar and others made meanwhile exceed AVATAR_MAX_DISK_GB.")
+                self._profiles.write(avatar_id, request)
                 self._shelf.publish(avatar_id, folder, replace=replace)
         message = "Avatar created successfully"
         if mock:
             message += " from the sample face (mock), because there is no such video"
         _log.info("avatar %s created%s", avatar_id, " (mock)" if mock else "")
-        return AvatarCreated(avatar_id=avatar_id, avatar_path=str(self._shelf.root / avatar_id), message=message, mock=mock)
+        path = str(self._shelf.root / avatar_id)
+        return AvatarCreated(avatar_id=avatar_id, avatar_path=path, message=message, mock=mock, engine=info.engine)
 
     def _room_for(self, replaced: str | None) -> int | None:
         """Bytes that AVATAR_MAX_DISK_GB leaves to a new avatar in the place of `replaced`; None: no limit is set."""
@@ -193,9 +199,8 @@ class AvatarManager:
         used = self._shelf.last_used(avatar_id)
         last_used_at = None if used is None else datetime.fromtimestamp(used, UTC)
         # The name of the folder counts: a restored backup may have another one than it was made with.
-        return info.model_copy(
-            update={"avatar_id": avatar_id, "avatar_path": str(self._shelf.root / avatar_id), "last_used_at": last_used_at}
-        )
+        known = {"avatar_id": avatar_id, "avatar_path": str(self._shelf.root / avatar_id), "last_used_at": last_used_at}
+        return info.model_copy(update=known | self._profiles.read(avatar_id).model_dump())
 
     def read(self, avatar_id: str, reader: Callable[[Path], Read]) -> Read:
         """What `reader` makes of the avatar's folder; once more if the avatar is replaced meanwhile. Raises AvatarNotFound."""
@@ -259,6 +264,8 @@ class AvatarManager:
 
     def delete(self, avatar_id: str) -> None:
         """Raises AvatarNotFound. Sessions that show the avatar keep its pictures until they end."""
+        self._shelf.version(avatar_id)
+        self._profiles.forget(avatar_id)  # before: a new avatar of this name may bring its own
         self._shelf.remove(avatar_id)
         _log.info("avatar %s deleted", avatar_id)
 

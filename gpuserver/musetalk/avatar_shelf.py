@@ -4,6 +4,7 @@
     data/avatars/.versions/<id>.<random> a folder that is filled, published, and never changed after that
     data/avatars/.locks/<id>             held by the process that is making this avatar
     data/avatars/.state/<id>             its time of change is when the avatar was last used
+    data/avatars/.state/<id>.profile.json  what people say about it (avatar_profiles.py)
     data/avatars/.uploads/<random>/      videos on their way in, to one process
     data/avatars/.films/<id>.<version>.mp4  the idle loop as a film, made when it is first asked for
 
@@ -44,12 +45,12 @@ class AvatarShelf:
         self._opening = threading.Lock()
         self._versions = self.root / ".versions"
         self._locks = self.root / ".locks"
-        self._state = self.root / ".state"
+        self.state = self.root / ".state"
         self._films = self.root / ".films"
 
     def prepare(self) -> None:
         """Make the folders, and remove what killed processes left behind."""
-        for folder in (self.root, self._uploads, self._versions, self._locks, self._state, self._films):
+        for folder in (self.root, self._uploads, self._versions, self._locks, self.state, self._films):
             folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
 
@@ -119,7 +120,7 @@ class AvatarShelf:
         except FileNotFoundError:
             raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
         sync_folder(self.root)
-        (self._state / avatar_id).unlink(missing_ok=True)
+        (self.state / avatar_id).unlink(missing_ok=True)
         self._forget_films(avatar_id)
         _remove(version)
 
@@ -136,12 +137,12 @@ class AvatarShelf:
     def touch(self, avatar_id: str) -> None:
         """Note that the avatar is used now. Raises AvatarNotFound."""
         self.version(avatar_id)
-        (self._state / avatar_id).touch()
+        (self.state / avatar_id).touch()
 
     def last_used(self, avatar_id: str) -> float | None:
         """Unix time, or None."""
         try:
-            return (self._state / avatar_id).stat().st_mtime
+            return (self.state / avatar_id).stat().st_mtime
         except OSError:
             return None
 

@@ -23,11 +23,12 @@ from gpuserver.web.jobs import Jobs
 from gpuserver.web.keys import key_in_query, needs_key
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.uploads import Form, receive_form
-from gpuserver.wire import AvatarCreated, AvatarList, CreateAvatar, check_avatar_id
+from gpuserver.wire import AvatarCreated, AvatarList, AvatarProfile, CreateAvatar, check_avatar_id
 
 PREPARATIONS_AT_ONCE = 2  # each one is a child process that keeps a core busy
 MOST_FILMS_QUEUED = 8  # a film takes seconds, and most clients can do without one
 FILE_FIELD = "video_file"
+PROFILE = set(AvatarProfile.model_fields)
 
 
 class AvatarUsers(Protocol):
@@ -126,6 +127,7 @@ class AvatarRoutes:
                     video,
                     apply_blur=body.apply_blur,
                     tutor_id=body.tutor_id,
+                    profile=AvatarProfile.model_validate(body.model_dump(include=PROFILE)),
                     replace=replace,
                     progress=progress,
                     analysed=analysed,
@@ -205,7 +207,7 @@ class _UploadFields(CreateAvatar):
 def _parse_upload(request: web.Request, form: Form) -> tuple[CreateAvatar, Path]:
     if form.file is None:
         raise InvalidInput(f"{FILE_FIELD}: the form has no such file.", advice=f"Send the video as the form field {FILE_FIELD}.")
-    known = {"avatar_id", "apply_blur", "tutor_id"}
+    known = {"avatar_id", "apply_blur", "tutor_id", *PROFILE}
     log_unknown_fields(request, set(form.fields) - known)
     values: dict[str, object] = {name: form.fields[name] for name in known & set(form.fields)}
     values["apply_blur"] = parse_flag("apply_blur", form.fields.get("apply_blur", ""))

@@ -10,7 +10,7 @@ from gpuserver.config import Settings
 from gpuserver.errors import AvatarExists, AvatarNotFound, Cancelled
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.preparation_job import Analysed, Progress
-from gpuserver.wire import AvatarCreated, AvatarInfo, CreateAvatar, QualityReport
+from gpuserver.wire import AvatarCreated, AvatarInfo, AvatarProfile, CreateAvatar, QualityReport
 
 QUALITY = QualityReport(source_frames=25, used_frames=25, frames_without_face=0, face_width=200, mouth_width=60, mouth_opening_at_rest=0.0)
 
@@ -56,6 +56,8 @@ class FakeAvatarManager(AvatarManager):
             raise Cancelled("The client went away.")
         self.check_new(request.avatar_id, replace=replace)
         self.add(request.avatar_id, request.tutor_id, request.apply_blur)
+        said = request.model_dump(include=set(AvatarProfile.model_fields))
+        self.avatars[request.avatar_id] = self.avatars[request.avatar_id].model_copy(update=said)
         return AvatarCreated(
             avatar_id=request.avatar_id, avatar_path=f"/avatars/{request.avatar_id}", message="Avatar created successfully"
         )
@@ -67,6 +69,7 @@ class FakeAvatarManager(AvatarManager):
         *,
         apply_blur: bool = False,
         tutor_id: str | None = None,
+        profile: AvatarProfile | None = None,
         replace: bool = False,
         mock: bool = False,
         progress: Progress | None = None,
@@ -74,7 +77,8 @@ class FakeAvatarManager(AvatarManager):
         cancel: threading.Event | None = None,
     ) -> AvatarCreated:
         self.uploaded.append(video.read_bytes())
-        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id)
+        said = {} if profile is None else profile.model_dump()
+        request = CreateAvatar(avatar_id=avatar_id, video_path=str(video), apply_blur=apply_blur, tutor_id=tutor_id, **said)
         return self.create(request, replace=replace, progress=progress, analysed=analysed, cancel=cancel)
 
     def ids(self) -> list[str]:

@@ -32,11 +32,11 @@ from gpuserver.errors import (
     VideoUrlRefused,
 )
 from gpuserver.musetalk import avatar_manager
-from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.avatar_files import load_avatar, read_info
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.life import FRAMES
 from gpuserver.musetalk.preparation import PreparationRequest
-from gpuserver.wire import CreateAvatar
+from gpuserver.wire import AvatarInfo, CreateAvatar
 
 SECOND_FRAMES = 30
 
@@ -72,9 +72,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, second: Path) -> Path:
 def prepared(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preparations copy a finished folder instead of starting a child process."""
 
-    def copy(job: PreparationRequest, *_: object, **__: object) -> None:
+    def copy(job: PreparationRequest, *_: object, **__: object) -> AvatarInfo:
         for path in finished.iterdir():
             (job.folder / path.name).write_bytes(path.read_bytes())
+        return read_info(job.folder)
 
     monkeypatch.setattr(avatar_manager, "run_preparation", copy)
 
@@ -102,6 +103,7 @@ def test_an_avatar_lives_from_creation_to_deletion(tmp_path: Path, manager: Avat
         "avatar_path": str(tmp_path / "avatars" / "anna"),
         "message": "Avatar created successfully",
         "mock": False,
+        "engine": "warp",
     }
     info = manager.info("anna")
     assert (info.tutor_id, info.apply_blur, info.frames, info.fps, info.last_used_at) == ("7", True, 30, 25, None)

@@ -97,6 +97,15 @@ async def test_form_fields_are_parsed_from_text(client: Client, manager: FakeAva
     assert list(manager.uploads_dir.iterdir()) == []
 
 
+async def test_what_a_form_says_about_an_avatar_is_shown_with_it(client: Client) -> None:
+    said = {"description": "讲代数的老师", "timbre": "warm", "tts_model": "edge-tts", "avatar_model": "MuseTalk"}
+    assert (await client.post("/v1/avatars/upload", data=_form(avatar_id="a1", **said))).status == 201
+    shown = await (await client.get("/v1/avatars/a1")).json()
+    assert said.items() <= shown.items()
+    long = await client.post("/v1/avatars/upload", data=_form(avatar_id="a2", description="x" * 1001))
+    assert (long.status, (await long.json())["detail"]) == (400, "description: String should have at most 1000 characters")
+
+
 async def test_an_empty_tutor_id_of_a_form_is_none(client: Client, manager: FakeAvatarManager) -> None:
     assert (await client.post("/v1/avatars/upload", data=_form(avatar_id="a1", tutor_id=""))).status == 201
     assert manager.info("a1").tutor_id is None
