@@ -1,0 +1,122 @@
+"""gpuserver models …: check, download, convert and verify MuseTalk's weights. Checking needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpuserver.cli_settings import read_settings
+from gpuserver.musetalk.model_files import LICENCES, Version, models_folder
+
+if TYPE_CHECKING:
+    from gpuserver.musetalk.model_check import FileReport
+
+models = typer.Typer(no_args_is_help=True, help="MuseTalk's weights: check, download, convert, verify.")
+
+Base = Annotated[Path | None, typer.Option("--base", metavar="DIR", file_okay=False, help="Instead of MUSETALK_BASE.")]
+Release = Annotated[Version, typer.Option("--release", help="The version of MuseTalk.")]
+
+
+@models.command()
+def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", help="Also compare every sha256.")] = False) -> None:
+    """Say what is there, what is missing and what it is for. Exit code 1 if neither version can serve."""
+    from gpuserver.musetalk.model_check import can_serve, check_models
+
+    folder = _base(base)
+    with _progress_bar() as progress:
+        sizes = {report.path: report.size or 0 for report in check_models(folder)} if hashes else {}
+        reports = check_models(folder, hashes=hashes, progress=lambda path, done: progress(path, "checking", done, sizes[path]))
+    print(f"In {models_folder(folder)}:")
+    for line in _table(reports):
+        print(line)
+    ready = [version for version in Version if can_serve(reports, version)]
+    for version in Version:
+        missing = sorted({each.need.name for each in reports if version in each.need.versions and each.need.required and not each.usable})
+        print(f"MuseTalk {version} " + ("can serve." if version in ready else f"cannot serve; not usable: {', '.join(missing)}."))
+    if not ready:
+        print("`gpuserver models download` gets what is missing.")
+        raise typer.Exit(1)
+
+
+@models.command()
+def download(
+    base: Base = None,
+    *,
+    release: Release = Version.V15,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="The licences have been read; do not ask.")] = False,
+) -> None:
+    """Get the official files that are missing, from the Hugging Face hub or the mirror that HF_ENDPOINT names."""
+    from gpuserver.musetalk.model_download import Downloader, files_to_download
+    from gpuserver.musetalk.model_hub import Hub
+
+    folder = _base(base)
+    hub = Hub()
+    files = files_to_download(folder, release)
+    if not files:
+        print(f"Nothing is missing for MuseTalk {release}.")
+        return
+    print("The weights belong to others. Their licences:", *(f"- {line}" for line in LICENCES), sep="\n")
+    print(f"From {hub.endpoint} into {models_folder(folder)}:", *(f"- {file.path}  {_size(file.size)}" for file in files), sep="\n")
+    if not yes:
+        typer.confirm(f"Download {_size(sum(file.size or 0 for file in files))} under these licences?", abort=True)
+    with _progress_bar() as progress:
+        Downloader(folder, hub, progress=progress).run(files)
+    print(f"{len(files)} files are in place. `gpuserver models convert` makes the start faster.")
+
+
+def _base(given: Path | None) -> Path:
+    base = given or read_settings().musetalk_base
+    if base is None:
+        raise typer.BadParameter("set MUSETALK_BASE to the folder of MuseTalk's weights, or give --base DIR")
+    return base
+
+
+def _table(reports: list[FileReport]) -> Iterator[str]:
+    """Aligned columns: what is wrong stands out in the first one."""
+    rows = [("state", "file", "size", "sha256", "what for"), *(_row(report) for report in reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
+
+
+def _row(report: FileReport) -> tuple[str, str, str, str, str]:
+    state = str(report.verdict)
+    if report.size is None:
+        state = "missing" if report.need.required else "missing (optional)"
+    size = _size(report.official_size if report.size is None else report.size)
+    if report.size is not None and report.official_size not in {None, report.size}:
+        size = f"{report.size} instead of {report.official_size} bytes"
+    return state, report.path, size, "" if report.size is None else report.sha256, f"{report.need.name}: {report.need.purpose}"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "size unknown"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar per file and stage on a terminal; elsewhere one line when each begins."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    on_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), disable=not on_terminal) as bar:
+        tasks = {}
+
+        def progress(path: str, stage: str, done: int, total: int) -> None:
+            name = f"{stage} {path}"
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+                if not on_terminal:
+                    print(f"{name}, {_size(total)}", file=sys.stderr)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield progress

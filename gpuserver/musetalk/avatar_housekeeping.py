@@ -1,0 +1,18 @@
+"""Which avatars nobody has used for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from gpuserver.wire import AvatarInfo
+
+
+def used_at(info: AvatarInfo) -> datetime:
+    """When the avatar was last used by a session, or made if that is later."""
+    return info.created_at if info.last_used_at is None else max(info.created_at, info.last_used_at)
+
+
+def unused(infos: Iterable[AvatarInfo], before: datetime) -> list[AvatarInfo]:
+    """Those that were last used before this moment, the longest unused first."""
+    return sorted((info for info in infos if used_at(info) < before), key=used_at)
