@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     enable_musetalk: bool = False
     musetalk_base: Path | None = None
     musetalk_conda_env: Path | None = None
+    musetalk_version: Literal["auto", "v1.5", "v1.0"] = "auto"
+    musetalk_mask: Literal["auto", "jaw", "raw", "neck"] = "auto"
+    musetalk_bbox_shift: Annotated[int, Field(ge=-100, le=100)] = 0
+    musetalk_extra_margin: Annotated[int, Field(ge=0, le=100)] = 10
     ffmpeg_path: str = "ffmpeg"
 
     avatars_dir: Path = Path("data/avatars")
