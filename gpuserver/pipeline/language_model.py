@@ -17,6 +17,7 @@ from gpuserver.errors import CannotStart, LanguageModelFailed
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.llm_openai import OpenAiModel
+from gpuserver.pipeline.outlook import Outlook
 from gpuserver.pipeline.reasoning import ReasoningFilter
 from gpuserver.wire import ModelInfo
 
@@ -37,6 +38,10 @@ class ReportingModel(LanguageModel, Protocol):
 
     async def choices(self) -> list[ModelInfo]:
         """What a session may name as its model, at most FRESH_SECONDS old; empty while no server lists any."""
+        ...
+
+    async def look(self) -> Outlook:
+        """Who would answer a question that names no model, as known for at most FRESH_SECONDS."""
         ...
 
 
@@ -103,7 +108,7 @@ class ModelRouter:
         self._monotonic = monotonic
         self._lists: dict[str, _ModelList] = {}
         self._asking = asyncio.Lock()
-        self._first_look: asyncio.Task[Choice | None] | None = None
+        self._first_look: asyncio.Task[Outlook] | None = None
         self._last: Choice | None = None
         self._failure: str | None = None
 
@@ -113,7 +118,7 @@ class ModelRouter:
 
     def start(self) -> None:
         """Look in the background for what is reachable, so that the first question does not."""
-        self._first_look = asyncio.create_task(self._look(), name="look for language models")
+        self._first_look = asyncio.create_task(self.look(), name="look for language models")
 
     async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
         """What the model says, without its reasoning and at most LONGEST_ANSWER characters.
@@ -148,6 +153,16 @@ class ModelRouter:
                 return [ModelInfo(id=model, default=model in {default, f"{default}:latest"}) for model in models]
         return []
 
+    async def look(self) -> Outlook:
+        """Who would answer; a server that says nothing is waited for PROBE_SECONDS."""
+        try:
+            choice = await self._choose(None)
+        except LanguageModelFailed as error:
+            log.warning("no language model", reason=error.detail)
+            return Outlook(self.name, fallback=error.detail)
+        server = None if isinstance(choice.server, EchoModel) else choice.server.kind
+        return Outlook(choice.model, server, choice.fallback)
+
     async def aclose(self) -> None:
         """Stop looking, close the clients."""
         if self._first_look is not None:
@@ -155,13 +170,6 @@ class ModelRouter:
             await asyncio.gather(self._first_look, return_exceptions=True)
         for server in reversed(self._servers):
             await server.aclose()
-
-    async def _look(self) -> Choice | None:
-        try:
-            return await self._choose(None)
-        except LanguageModelFailed as error:
-            log.warning("no language model", reason=error.detail)
-            return None
 
     async def _choose(self, model: str | None) -> Choice:
         try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from gpuserver.domain import Message, Token
 from gpuserver.pipeline.language import language_of
+from gpuserver.pipeline.outlook import Outlook
 from gpuserver.wire import ModelInfo
 
 NAME = "echo"
@@ -38,6 +39,9 @@ class EchoModel:
 
     async def choices(self) -> list[ModelInfo]:
         return []
+
+    async def look(self) -> Outlook:
+        return Outlook(NAME, fallback=self._fallback)
 
     async def aclose(self) -> None:
         """Nothing is held."""

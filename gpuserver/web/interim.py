@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 
 from aiohttp import HttpVersion11, web
+
+from gpuserver.errors import Cancelled
 
 INTERVAL_SECONDS = 1.0
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -36,17 +39,36 @@ async def while_client_waits(request: web.Request, executor: Executor, work: Wor
     cancel = threading.Event()
     future = asyncio.get_running_loop().run_in_executor(executor, work, cancel)
     try:
-        while not (await asyncio.wait([future], timeout=INTERVAL_SECONDS))[0]:
-            transport = request.transport
-            if transport is None or transport.is_closing():
-                cancel.set()
-            elif _skips_interim(request):
-                transport.write(PROCESSING)
+        await _attend(request, future, give_up=cancel.set)
     except asyncio.CancelledError:
         cancel.set()
         await asyncio.wait([future])
         raise
     return await future
+
+
+async def while_client_awaits(request: web.Request, work: Coroutine[None, None, T]) -> T:
+    """As while_client_waits, for work that awaits: it is cancelled when the client goes away. Raises Cancelled then."""
+    task = asyncio.create_task(work)
+    try:
+        await _attend(request, task, give_up=task.cancel)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if task.cancelled():
+        raise Cancelled("The client went away.")
+    return task.result()
+
+
+async def _attend(request: web.Request, work: asyncio.Future[T], give_up: Callable[[], object]) -> None:
+    """Until the work has ended: tell the client that it goes on; give_up where there is no client any more."""
+    while not (await asyncio.wait([work], timeout=INTERVAL_SECONDS))[0]:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            give_up()
+        elif _skips_interim(request):
+            transport.write(PROCESSING)
 
 
 def _skips_interim(request: web.Request) -> bool:

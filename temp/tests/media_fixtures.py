@@ -23,6 +23,7 @@ from gpuserver.config import Settings
 from gpuserver.domain import Speech
 from gpuserver.media.server import create_app
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.pipeline.outlook import Outlook
 from gpuserver.web.auth import INTERNAL_HEADER
 from gpuserver.wire import ModelInfo, VoiceInfo
 
@@ -56,6 +57,9 @@ class StartedFakeModel(FakeLanguageModel):
 
     async def choices(self) -> list[ModelInfo]:
         return [ModelInfo(id=self.name, default=True), ModelInfo(id="another")]
+
+    async def look(self) -> Outlook:
+        return Outlook(self.name, "fake")
 
 
 class MediaServer:

@@ -14,6 +14,7 @@ from gpuserver.errors import CannotStart, LanguageModelFailed
 from gpuserver.pipeline import language_model
 from gpuserver.pipeline.language_model import FRESH_SECONDS, ModelRouter, ReportingModel, make_language_model
 from gpuserver.pipeline.llm_ollama import OllamaModel
+from gpuserver.pipeline.outlook import Outlook
 
 QUESTION = [Message("user", "What is two and two?")]
 NOWHERE = "http://127.0.0.1:9"
@@ -187,6 +188,27 @@ async def test_start_looks_in_the_background_and_aclose_stops_it() -> None:
         model.start()
         await model.aclose()
     assert model.status()["model"] is None
+
+
+async def test_look_says_who_would_answer_and_why_not_the_wanted_one(make_settings: MakeSettings) -> None:
+    async with fake_ollama() as (server, url):
+        model = make_language_model(make_settings(ollama_base_url=url, llm_default_model="tiny:latest"))
+        assert await model.look() == Outlook("tiny:latest", "Ollama")
+        await model.aclose()
+        assert server.requests == []
+    model = make_language_model(make_settings(ollama_base_url=NOWHERE))
+    outlook = await model.look()
+    assert (outlook.model, outlook.server) == ("echo", None)
+    assert "No language model is reachable" in str(outlook.fallback)
+    await model.aclose()
+
+
+async def test_a_strict_model_that_is_not_there_has_an_outlook_without_a_server(make_settings: MakeSettings) -> None:
+    model = make_language_model(make_settings(llm="ollama", ollama_base_url=NOWHERE, llm_default_model="tiny"))
+    outlook = await model.look()
+    assert (outlook.model, outlook.server) == ("tiny", None)
+    assert "cannot be reached" in str(outlook.fallback)
+    await model.aclose()
 
 
 class Clock:

@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 
+from gpuserver.errors import Cancelled
 from gpuserver.web import interim
-from gpuserver.web.interim import while_client_waits
+from gpuserver.web.interim import while_client_awaits, while_client_waits
 
 
 class SlowWork:
@@ -116,3 +117,62 @@ async def test_work_is_cancelled_when_its_client_goes_away(aiohttp_server: Aioht
     await writer.wait_closed()
     assert await asyncio.to_thread(work.ended.wait, 10)
     assert work.cancelled
+
+
+class SlowAnswer:
+    """A fake of long work that awaits: ends when it is told to, and tells whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.ended_with: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self) -> str:
+        self.started.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.ended_with.set_result("cancelled")
+            raise
+        return "made"
+
+    def app(self) -> web.Application:
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                return web.Response(text=await while_client_awaits(request, self()))
+            except Cancelled:
+                self.ended_with.result()
+                raise web.HTTPBadRequest from None
+
+        app = web.Application()
+        app.router.add_post("/", handler)
+        return app
+
+
+async def test_work_that_awaits_keeps_its_client_waiting_too(aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.01)
+    work = SlowAnswer()
+    server = await aiohttp_server(work.app())
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n") == interim.PROCESSING
+    work.may_end.set()
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.endswith(b"made")
+    assert b"HTTP/1.1 200 OK" in answer
+
+
+async def test_work_that_awaits_is_cancelled_when_its_client_goes_away(
+    aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.01)
+    work = SlowAnswer()
+    server = await aiohttp_server(work.app())
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
+    await work.started.wait()
+    writer.close()
+    await writer.wait_closed()
+    assert await asyncio.wait_for(work.ended_with, 10) == "cancelled"
