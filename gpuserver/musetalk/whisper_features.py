@@ -23,15 +23,16 @@ HOP = 160  # samples, 10 ms
 WINDOW = 400  # samples, 25 ms
 MELS = 80
 MEL_FRAMES = SEGMENT // HOP  # 3000
+_SILENCE = 1e-10  # the least power of a band
 
 STEPS_PER_SECOND = 50
 STEP = SAMPLE_RATE // STEPS_PER_SECOND  # 320 samples, 20 ms
 SEGMENT_STEPS = SEGMENT // STEP  # 1500
 LAYERS = 5  # hidden states per step: the embedding and the outputs of the 4 blocks, the last one normed
 
-STEPS_PER_ROW = 10
-STEPS_BEFORE = 4  # of a picture's own first step
 STEPS_PER_PICTURE = STEPS_PER_SECOND // FPS  # 2
+STEPS_BEFORE = STEPS_AFTER = 4  # the picture's own two
+STEPS_PER_ROW = STEPS_BEFORE + STEPS_PER_PICTURE + STEPS_AFTER  # 10
 TOKENS = STEPS_PER_ROW * LAYERS  # 50
 
 # Step k comes from the mel frames 2k - 2 to 2k + 2 (two convolutions of width 3, the second one with stride 2), and a mel
@@ -58,19 +59,22 @@ def log_mel(sound: Floats) -> Floats:
     if len(sound) > SEGMENT:
         raise ValueError(f"{len(sound)} samples are more than {SEGMENT_SECONDS} s")
     audible = min(math.ceil((len(sound) + WINDOW // 2) / HOP), MEL_FRAMES)  # later frames see silence only
-    power = np.zeros((MEL_FRAMES, MELS))
-    power[:audible] = _power(sound, audible) @ _mel_filters()
-    logarithm = np.log10(np.maximum(power, 1e-10))
-    return np.ascontiguousarray((np.maximum(logarithm, logarithm.max() - 8).T + 4) / 4, np.float32)
+    power = _power(sound, audible) @ _mel_filters()
+    logarithm = np.log10(np.maximum(power, _SILENCE))
+    quietest = max(logarithm.max(initial=math.log10(_SILENCE)) - 8, math.log10(_SILENCE))
+    mel = np.full((MELS, MEL_FRAMES), (quietest + 4) / 4, np.float32)
+    mel[:, :audible] = (np.maximum(logarithm, quietest).T + 4) / 4
+    return mel
 
 
 def _power(sound: Floats, frames: int) -> NDArray[np.float64]:
     """|rfft|^2 [frames, 201] of windows around every 160th sample; the sound is mirrored at its beginning, and at 30 s."""
-    padded = np.zeros(SEGMENT)
+    padded = np.zeros(min(len(sound) + WINDOW, SEGMENT))
     padded[: len(sound)] = sound
     padded = np.pad(padded, WINDOW // 2, mode="reflect")[: (frames - 1) * HOP + WINDOW]
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
-    return np.abs(np.fft.rfft(windows * _hann(), axis=1)) ** 2
+    spectrum = np.fft.rfft(windows * _hann(), axis=1)
+    return spectrum.real**2 + spectrum.imag**2
 
 
 @functools.cache
