@@ -20,6 +20,7 @@ from gpuserver.errors import (
     Unreadable,
     VideoNotFound,
 )
+from gpuserver.interpreter import Interpreter, choose_interpreter
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatar_profiles import AvatarProfiles
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
@@ -44,6 +45,8 @@ class AvatarManager:
         self._shelf = AvatarShelf(settings.avatars_dir)
         self._profiles = AvatarProfiles(self._shelf.state)
         self._videos = VideoDirs(settings.video_dirs)
+        self._choosing = threading.Lock()
+        self._interpreter: Interpreter | None = None
 
     @property
     def uploads_dir(self) -> Path:
@@ -158,11 +161,12 @@ class AvatarManager:
                     mock=mock,
                     most_bytes=self._room_for(avatar_id if replace else None),
                 )
-                info = run_preparation(job, video, watch)
-                if (self._room_for(avatar_id if replace else None) or 0) < 0:
-                    raise AvatarRoomFull("The avatar and others made meanwhile exceed AVATAR_MAX_DISK_GB.")
-                self._profiles.write(avatar_id, request)
-                self._shelf.publish(avatar_id, folder, replace=replace)
+                info = run_preparation(job, video, watch, python=self._python())
+                with self._shelf.publishing():
+                    if (self._room_for(avatar_id if replace else None, finished=folder) or 0) < 0:
+                        raise AvatarRoomFull("The avatar and others made meanwhile exceed AVATAR_MAX_DISK_GB.")
+                    self._profiles.write(avatar_id, request)
+                    self._shelf.publish(avatar_id, folder, replace=replace)
         message = "Avatar created successfully"
         if mock:
             message += " from the sample face (mock), because there is no such video"
@@ -170,10 +174,22 @@ class AvatarManager:
         path = str(self._shelf.root / avatar_id)
         return AvatarCreated(avatar_id=avatar_id, avatar_path=path, message=message, mock=mock, engine=info.engine)
 
-    def _room_for(self, replaced: str | None) -> int | None:
-        """Bytes that AVATAR_MAX_DISK_GB leaves to a new avatar in the place of `replaced`; None: no limit is set."""
+    def _room_for(self, replaced: str | None, finished: Path | None = None) -> int | None:
+        """Bytes that AVATAR_MAX_DISK_GB leaves to a new avatar in the place of `replaced`; None: no limit is set.
+
+        finished: the new avatar, to be counted instead of what is still in the making.
+        """
         most = self._settings.avatar_max_disk_gb
-        return None if most is None else int(most * 1024**3) - self._shelf.used_bytes(but=replaced)
+        return None if most is None else int(most * 1024**3) - self._shelf.used_bytes(but=replaced, finished=finished)
+
+    def _python(self) -> Interpreter:
+        """What prepares avatars; looked for once, when the first one is made."""
+        with self._choosing:
+            if self._interpreter is None:
+                self._interpreter = choose_interpreter(self._settings.musetalk_conda_env)
+                if self._interpreter.shortfall is not None:
+                    _log.warning("%s", self._interpreter.shortfall)
+            return self._interpreter
 
     # ------------------------------------------------------------ looking
 

@@ -124,13 +124,24 @@ class AvatarShelf:
         self._forget_films(avatar_id)
         _remove(version)
 
-    def used_bytes(self, *, but: str | None = None) -> int:
-        """What all avatars take on disk, those in the making as well; without the one named `but`."""
-        left_out = None if but is None else self._find(but)
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """One creator at a time looks whether its finished avatar finds room, and publishes it; the others wait."""
+        with FileLock(self._locks / ".publishing", thread_local=False):  # no avatar_id begins with a dot
+            yield
+
+    def used_bytes(self, *, but: str | None = None, finished: Path | None = None) -> int:
+        """What all avatars take on disk, those in the making as well; without the one named `but`.
+
+        finished: a version that is about to be published; others in the making do not count then, for their turn comes later.
+        """
+        left_out = {self._uploads, None if but is None else self._find(but)}
+        if finished is not None:
+            left_out |= {version for version in self._versions.iterdir() if version != finished and not self._is_shown(version)}
         total = 0
         for folder, names, files in os.walk(self.root):
             here = Path(folder)
-            names[:] = [name for name in names if here / name not in {left_out, self._uploads}]
+            names[:] = [name for name in names if here / name not in left_out]
             total += sum(_size(here / file) for file in files)
         return total
 

@@ -8,16 +8,15 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from gpuserver.errors import AvatarRoomFull, Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
+from gpuserver.interpreter import OWN, Interpreter
 from gpuserver.musetalk.preparation import PreparationRequest
 from gpuserver.wire import AvatarInfo, QualityReport
 
@@ -32,7 +31,7 @@ _ERROR_TAIL = 4_000  # characters of the child's standard error that go into the
 _ERRORS: dict[str, type[GpuserverError]] = {
     kind.slug: kind for kind in (Unreadable, NoUsableFace, VideoLimitExceeded, DiskFull, AvatarRoomFull)
 }
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+_ENVIRONMENT = ("PYTHONPATH", "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +50,10 @@ def run_preparation(
     video: IO[bytes],
     watch: Watch | None = None,
     *,
+    python: Interpreter = OWN,
     wall_seconds: float = WALL_SECONDS,
 ) -> AvatarInfo:
-    """Fill request.folder from the open video and wait for the end.
+    """Fill request.folder from the open video with this Python and wait for the end.
 
     Raises Unreadable, VideoLimitExceeded, NoUsableFace, DiskFull, Cancelled, and GpuserverError where the child itself fails.
     The child is gone when this returns or raises.
@@ -61,11 +61,11 @@ def run_preparation(
     watch = watch or Watch()
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(  # noqa: S603 - our own module, no shell; the request is one argument
-            [sys.executable, "-P", "-m", "gpuserver.musetalk.preparation", request.model_dump_json()],
+            [python.path, "-P", "-m", "gpuserver.musetalk.preparation", request.model_dump_json()],
             stdin=video,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=child_environment(),
+            env=child_environment(python),
             start_new_session=True,  # a group of its own, so that all of it can be ended
         )
         try:
@@ -124,12 +124,10 @@ def _result(outcome: dict[str, object], code: int, errors: IO[bytes]) -> AvatarI
     raise GpuserverError("The preparation of the avatar failed.")
 
 
-def child_environment() -> dict[str, str]:
+def child_environment(python: Interpreter = OWN) -> dict[str, str]:
     """What the child needs to find Python's files and ours; no settings, no secrets."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    package = str(Path(__file__).parents[2])  # where `import gpuserver` works
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+    return {**python.environment(kept), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
 def end_child(child: subprocess.Popen[bytes]) -> None:
