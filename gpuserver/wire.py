@@ -94,12 +94,24 @@ class QualityReport(Tolerant):
     advice: list[str] = []
 
 
+class MuseTalkPreparation(Tolerant):
+    """How an avatar is prepared for MuseTalk. parsing: what finds the skin around the mouth, BiSeNet or the face mesh."""
+
+    version: Literal["V1.5", "V1.0"]
+    mask: Literal["jaw", "raw", "neck"]
+    parsing: Literal["bisenet", "landmarks"]
+    bbox_shift: int = 0  # pixels
+    extra_margin: int = 0  # pixels
+
+
 class AvatarInfo(AvatarProfile):
-    """GET /v1/avatars/{id}, and avatar.json in the avatar's folder (there without avatar_path, bytes, last_used_at and the profile)."""
+    """GET /v1/avatars/{id}, and avatar.json in the avatar's folder (there without what changes later: avatar_path, bytes,
+    last_used_at, the profile, and what it was prepared for besides the warp engine)."""
 
     avatar_id: AvatarId
     tutor_id: str | None = None
-    engine: str = "warp"
+    engine: str = "warp"  # what draws the lips now
+    musetalk: MuseTalkPreparation | None = None  # where it is prepared for MuseTalk as this server is set up
     frames: int
     fps: int = 25
     width: int

@@ -29,7 +29,7 @@ INFO, FRAMES, LANDMARKS, BOXES, OPENINGS, PREVIEW = (
     "preview.jpg",
 )
 
-_NOT_STORED = {"avatar_path", "bytes", "last_used_at", *AvatarProfile.model_fields}  # known to the reader, or kept elsewhere
+_NOT_STORED = {"avatar_path", "bytes", "last_used_at", "musetalk", *AvatarProfile.model_fields}  # known to the reader, or kept elsewhere
 _COPY_BYTES = 8 << 20
 
 
@@ -116,18 +116,18 @@ class AvatarWriter:
         """
         if not self._count == len(landmarks) == len(boxes) == len(openings) == info.frames:
             raise ValueError("pictures, landmarks, boxes and openings differ in number")
-        _sync(self._pictures)
+        sync_file(self._pictures)
         self._pictures.close()
         corners = np.array([(box.left, box.top, box.right, box.bottom) for box in boxes], np.int32)
         for name, values in ((LANDMARKS, landmarks.astype(np.float32)), (BOXES, corners), (OPENINGS, openings.astype(np.float32))):
             with (self._folder / name).open("xb") as file:
-                file.write(_npy(values))
-                _sync(file)
+                file.write(npy_bytes(values))
+                sync_file(file)
         stored = {"format": FORMAT, **info.model_dump(mode="json", exclude=_NOT_STORED)}
         for name, content in ((PREVIEW, preview), (INFO, json.dumps(stored, indent=2, ensure_ascii=False).encode())):
             with (self._folder / name).open("xb") as file:
                 file.write(content)
-                _sync(file)
+                sync_file(file)
         sync_folder(self._folder)
 
 
@@ -154,9 +154,9 @@ def load_avatar(folder: Path) -> Avatar:
     info = read_info(folder)
     try:
         pictures = _map_pictures(folder / FRAMES, info)
-        landmarks = _load(folder / LANDMARKS, (info.frames, COUNT, 2), np.float32)
-        boxes = _load(folder / BOXES, (info.frames, 4), np.int32)
-        openings = _load(folder / OPENINGS, (info.frames,), np.float32)
+        landmarks = load_array(folder / LANDMARKS, (info.frames, COUNT, 2), np.float32)
+        boxes = load_array(folder / BOXES, (info.frames, 4), np.int32)
+        openings = load_array(folder / OPENINGS, (info.frames,), np.float32)
     except FileNotFoundError as error:
         raise AvatarDamaged(f"{folder.name} lacks a file: {Path(error.filename).name}") from error
     except (OSError, ValueError) as error:
@@ -168,7 +168,7 @@ def load_avatar(folder: Path) -> Avatar:
     return Avatar(info.avatar_id, info.width, info.height, frames)
 
 
-def _npy(values: NDArray[np.generic]) -> memoryview:
+def npy_bytes(values: NDArray[np.generic]) -> memoryview:
     """The content of an .npy file. Straight into a file numpy would write it itself, and say of a full disk no errno."""
     content = io.BytesIO()
     np.save(content, values, allow_pickle=False)
@@ -194,13 +194,15 @@ def _map_pictures(path: Path, info: AvatarInfo) -> NDArray[np.uint8]:
     return np.asarray(np.memmap(path, np.uint8, mode="r", shape=shape))
 
 
-def _load(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
+def load_array(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[np.generic]:
+    """An .npy file, mapped. Raises AvatarDamaged where it holds something else, OSError or ValueError where it cannot be read."""
     values: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.shape != shape or values.dtype != dtype:
         raise AvatarDamaged(f"{path.name} holds {values.dtype} {list(values.shape)} instead of {np.dtype(dtype)} {list(shape)}")
     return np.asarray(values)
 
 
-def _sync(file: BinaryIO) -> None:
+def sync_file(file: BinaryIO) -> None:
+    """Make a file's content durable."""
     file.flush()
     os.fsync(file.fileno())
