@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +110,16 @@ class FaceCrop:
 
     box has even coordinates. y is uint8 [h, w]; u and v are uint8 [h / 2, w / 2]. At the box's rim the
     pixels equal those of the source frame, so that pasting leaves no seam.
+    engine: who drew it; where that changes, the mouth cross-fades. drawn_on: the frame it was rendered for, where it is
+    lent to another one (the Renderer fills in both).
     """
 
     box: Box
     y: Bytes2D
     u: Bytes2D
     v: Bytes2D
+    engine: str = ""
+    drawn_on: AvatarFrame | None = None
 
 
 # ---------------------------------------------------------------- speech
@@ -227,7 +231,7 @@ class Generation:
     A cancelled generation never comes back to life; everything that belongs to it may be dropped anywhere.
     """
 
-    __slots__ = ("_cancelled", "number")
+    __slots__ = ("__weakref__", "_cancelled", "number")
 
     def __init__(self, number: int):
         self.number = number
@@ -245,13 +249,15 @@ class Generation:
 class MouthJob:
     """The unit of rendering: one frame of one avatar, to be shown at `due` (time.monotonic seconds).
 
-    features: one row as the engine's own Listener made it.
+    features: one row as the engine's own Listener made it. opening: one of the Turn's first frames, for which a student
+    is waiting.
     """
 
     frame: AvatarFrame
     features: Floats
     due: float
     generation: Generation
+    opening: bool = False
 
 
 class Listener(Protocol):
@@ -302,6 +308,7 @@ class Drawing(Protocol):
         ...
 
 
+@runtime_checkable
 class PipelinedEngine(LipSyncEngine, Protocol):
     """An engine on a device of its own: the next batch is begun while the one before is being finished."""
 
@@ -354,7 +361,7 @@ class Stage(Protocol):
         ...
 
     def cancel(self, generation: Generation) -> None:
-        """Forget what was booked and put for this generation: silence at once, the source's mouth within 3 frames."""
+        """Forget what was booked and put for this generation: silence at once, the source's mouth within 4 frames."""
         ...
 
     async def started(self, generation: Generation) -> float | None:

@@ -1,122 +1,168 @@
-"""Draws the most urgent mouths of all sessions on one thread.
+"""Draws the most urgent mouths of all sessions, on all engines there are.
 
-`Schedule` decides what is drawn next and knows no thread; `Renderer` runs an engine on what the schedule hands out.
+`Dispatch` decides what is drawn next and by whom and knows no thread; a `Worker` is the thread of one engine.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gpuserver.domain import FaceCrop, LipSyncEngine, MouthJob
+from gpuserver.errors import DeviceLost
+from gpuserver.musetalk.dispatch import Desk, Dispatch, settle
+from gpuserver.musetalk.ladder import Ladder, Step
+from gpuserver.musetalk.render_stats import EngineStats, RendererStats
+from gpuserver.musetalk.render_worker import Worker, make_worker
+from gpuserver.musetalk.schedule import Pending
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Pending:
-    """A job and the future that waits for its crop; sorts by due time, then by arrival."""
+@dataclass(frozen=True, slots=True)
+class RenderChange:
+    """Mouths are drawn in another way from now on. device_lost: what happened, if a device is gone."""
 
-    due: float
-    order: int
-    job: MouthJob = field(compare=False)
-    future: Future[FaceCrop | None] = field(compare=False)
+    step: Step
+    engine: str  # that draws now
+    device_lost: str | None = None
 
 
-class Schedule:
-    """What waits to be drawn, earliest due first over all sessions. Not thread-safe.
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An engine on a device of its own. speed: frames per second as its warm-up measured them."""
 
-    It needs no limit of its own: every Turn has a bounded number of jobs outstanding.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[Pending] = []
-        self._order = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def add(self, job: MouthJob) -> Future[FaceCrop | None]:
-        """The future of the job's crop."""
-        future: Future[FaceCrop | None] = Future()
-        heapq.heappush(self._heap, Pending(job.due, next(self._order), job, future))
-        return future
-
-    def take(self, limit: int) -> list[Pending]:
-        """Up to `limit` most urgent jobs. The futures of stale generations are cancelled on the way, given-up ones skipped."""
-        batch: list[Pending] = []
-        while self._heap and len(batch) < limit:
-            pending = heapq.heappop(self._heap)
-            if pending.job.generation.cancelled:
-                pending.future.cancel()
-            if pending.future.set_running_or_notify_cancel():
-                batch.append(pending)
-        return batch
-
-    def cancel_all(self) -> None:
-        """Give up everything that waits."""
-        for pending in self._heap:
-            pending.future.cancel()
-            pending.future.set_running_or_notify_cancel()
-        self._heap.clear()
+    engine: LipSyncEngine
+    speed: float | None = None
 
 
 class Renderer:
-    """One thread that draws for all sessions."""
+    """Draws for all sessions with `engine`, and with better ones on devices as soon as it has them.
 
-    def __init__(self, engine: LipSyncEngine):
-        self._engine = engine
-        self._schedule = Schedule()
-        self._changed = threading.Condition()
+    `engine` is the spare one then: it draws what does not suit devices, everything while they are overloaded, and everything once
+    they are lost. ladder: None where nobody waits, for films. on_change is called from the renderer's threads.
+    """
+
+    def __init__(
+        self,
+        engine: LipSyncEngine,
+        *,
+        ladder: Ladder | None = None,
+        on_change: Callable[[RenderChange], None] = lambda change: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._dispatch = Dispatch(ladder)
+        self._lock = threading.Lock()
+        self._changed = {desk: threading.Condition(self._lock) for desk in Desk}
+        self._spare = make_worker(engine, self, clock)
+        self._devices: list[Worker] = []
+        self._lost: list[Worker] = []
+        self._on_change = on_change
+        self._clock = clock
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="renderer", daemon=True)
+
+    # ------------------------------------------------------------ for everyone
 
     def start(self) -> None:
-        self._thread.start()
+        self._spare.start()
+
+    def add_devices(self, devices: Sequence[Device], suits: Callable[[MouthJob], bool]) -> None:
+        """From now on they draw the jobs that `suits` them, all from one schedule. Nothing happens once the renderer is closed."""
+        workers = [make_worker(device.engine, self, self._clock, device.speed) for device in devices]
+        with self._lock:
+            if self._closed:
+                return
+            self._devices += workers
+            self._dispatch.add_devices(len(workers), suits)
+            for worker in workers:
+                worker.start()
 
     def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
         """The crop to come. The future is cancelled if the job's generation is, or if the renderer is closed first."""
-        with self._changed:
-            future = self._schedule.add(job)
+        with self._lock:
+            desk, future = self._dispatch.submit(job)
             if self._closed:
-                self._schedule.cancel_all()
-            self._changed.notify()
+                self._dispatch.cancel_all()
+            self._changed[desk].notify()
         return future
 
+    def stats(self) -> RendererStats:
+        with self._lock:
+            return self._dispatch.stats(tuple(_stats_of(worker) for worker in (*self._devices, self._spare)))
+
+    def capacity(self) -> float | None:
+        """Mouths per second at full quality: of all devices together, or of the spare engine; None before they were measured."""
+        with self._lock:
+            speeds = [worker.speed.frames_per_second for worker in self._devices or [self._spare]]
+        return None if None in speeds else sum(speed for speed in speeds if speed is not None)
+
     def close(self) -> None:
-        """Finish the batch in work, cancel what waits, end the thread."""
-        with self._changed:
+        """Finish the batches in work, cancel what waits, end the threads."""
+        with self._lock:
             self._closed = True
-            self._schedule.cancel_all()
-            self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
+            self._dispatch.cancel_all()
+            self._notify_all()
+            workers = [self._spare, *self._devices, *self._lost]
+        for worker in workers:
+            worker.join()
 
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            draw(self._engine, batch)
+    # ------------------------------------------------------------ for the workers
 
-    def _next_batch(self) -> list[Pending]:
-        """Waits for work; empty when the renderer is closed."""
-        with self._changed:
-            while not self._closed:
-                if batch := self._schedule.take(self._engine.max_batch):
+    def next_batch(self, worker: Worker) -> list[Pending]:
+        desk = Desk.SPARE if worker is self._spare else Desk.DEVICE
+        with self._lock:
+            while not self._closed and worker not in self._lost:
+                if batch := self._dispatch.take(desk, worker.engine.max_batch, self._clock()):
                     return batch
-                self._changed.wait()
+                self._changed[desk].wait(self._dispatch.seconds_to_next(desk, self._clock()))
             return []
 
+    def hand_in(self, worker: Worker, batch: list[Pending], crops: Sequence[FaceCrop | None]) -> None:
+        with self._lock:
+            changes = self._dispatch.hand_in(batch, crops, self._clock())
+            if changes:
+                self._notify_all()
+        settle(batch, crops, worker.engine.name)
+        if changes:
+            self._announce()
 
-def draw(engine: LipSyncEngine, batch: list[Pending]) -> None:
-    """Draws a batch and settles its futures. If it fails, each job is tried alone: one bad job harms no other session."""
-    try:
-        drawn = list(zip(batch, engine.render([pending.job for pending in batch]), strict=True))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the future
-        if len(batch) == 1:
-            batch[0].future.set_exception(error)
-            return
+    def fail(self, batch: list[Pending], error: Exception) -> None:
+        with self._lock:
+            self._dispatch.note_failure(batch)
         for pending in batch:
-            draw(engine, [pending])
-        return
-    for pending, crop in drawn:
-        pending.future.set_result(crop)
+            pending.future.set_exception(error)
+
+    def lose(self, worker: Worker, batch: list[Pending], error: DeviceLost) -> None:
+        """The device is taken out and its batch drawn by those that are left, at last by the spare engine."""
+        if worker is self._spare:
+            self.fail(batch, error)
+            return
+        with self._lock:
+            is_news = worker in self._devices
+            if is_news:
+                self._devices.remove(worker)
+                self._lost.append(worker)
+                self._dispatch.lose_device()
+            self._dispatch.put_back(batch)
+            if self._closed:
+                self._dispatch.cancel_all()
+            self._notify_all()
+        if is_news:
+            self._announce(error.detail)
+
+    # ------------------------------------------------------------ inside
+
+    def _notify_all(self) -> None:
+        for changed in self._changed.values():
+            changed.notify_all()
+
+    def _announce(self, device_lost: str | None = None) -> None:
+        with self._lock:
+            draws = self._devices[0] if self._dispatch.best_desk is Desk.DEVICE else self._spare
+            change = RenderChange(self._dispatch.step, draws.engine.name, device_lost)
+        self._on_change(change)
+
+
+def _stats_of(worker: Worker) -> EngineStats:
+    return EngineStats(worker.engine.name, worker.speed.frames_per_second, int(getattr(worker.engine, "out_of_memory", 0)))

@@ -59,7 +59,14 @@ FORBIDDEN = {
     "web": {"torch", "cv2", "av", "aiortc"},
     "api": {"torch", "cv2", "av", "aiortc"},
 }
-NUMPY_AND_STDLIB_ONLY = ["domain.py", "musetalk/renderer.py", "musetalk/compositor.py"]
+NUMPY_AND_STDLIB_ONLY = [
+    "domain.py",
+    "errors.py",
+    *(
+        f"musetalk/{name}.py"
+        for name in ("renderer", "render_worker", "render_stats", "dispatch", "schedule", "ladder", "lending", "compositor")
+    ),
+]
 HEAVY = {"torch", "cv2", "av", "aiortc", "onnxruntime", "ai_edge_litert", "openai", "ollama", "edge_tts", "hibari_tts", "soxr"}
 
 

@@ -1,13 +1,13 @@
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, wait
 from threading import Event
 
 import numpy as np
 import pytest
 from fakes import FakeEngine, fake_frame
 
-from gpuserver.domain import FaceCrop, Generation, MouthJob
-from gpuserver.musetalk.renderer import Renderer, Schedule, draw
+from gpuserver.domain import FaceCrop, Generation, LipSyncEngine, MouthJob
+from gpuserver.musetalk.renderer import Renderer
 
 
 def job(due: float, generation: Generation | None = None, index: int = 0) -> MouthJob:
@@ -38,51 +38,24 @@ def gated() -> Iterator[tuple[GatedEngine, Renderer]]:
     renderer.close()
 
 
-def test_the_earliest_due_come_first_whatever_session_they_belong_to() -> None:
-    schedule = Schedule()
-    late, soon, later = job(2.0, Generation(1)), job(1.0, Generation(2)), job(3.0, Generation(1))
-    for each in (late, soon, later):
-        schedule.add(each)
-    assert [pending.job for pending in schedule.take(2)] == [soon, late]
-    assert [pending.job for pending in schedule.take(2)] == [later]
-
-
-def test_jobs_that_are_due_together_keep_their_order() -> None:
-    schedule = Schedule()
-    jobs = [job(1.0, index=index) for index in range(5)]
-    for each in jobs:
-        schedule.add(each)
-    assert [pending.job for pending in schedule.take(5)] == jobs
-
-
-def test_stale_jobs_are_skipped_and_their_futures_cancelled() -> None:
-    schedule = Schedule()
-    stale = Generation(1)
-    forgotten = schedule.add(job(1.0, stale))
-    wanted = schedule.add(job(2.0))
-    stale.cancel()
-    assert [pending.future for pending in schedule.take(4)] == [wanted]
-    assert forgotten.cancelled()
-
-
-def test_a_given_up_future_costs_no_drawing() -> None:
-    schedule = Schedule()
-    schedule.add(job(1.0)).cancel()
-    assert schedule.take(4) == []
+def drawn_by(engine: LipSyncEngine, jobs: Sequence[MouthJob]) -> list[Future[FaceCrop | None]]:
+    """What becomes of jobs that a renderer has drawn to the last."""
+    renderer = Renderer(engine)
+    futures = [renderer.submit(each) for each in jobs]
+    renderer.start()
+    wait(futures, 10)
+    renderer.close()
+    return futures
 
 
 def test_a_failing_engine_fails_its_future() -> None:
-    schedule = Schedule()
-    future = schedule.add(job(1.0))
-    draw(FakeEngine(fails=lambda job: True), schedule.take(1))
-    assert isinstance(future.exception(), RuntimeError)
+    [future] = drawn_by(FakeEngine(fails=lambda job: True), [job(1.0)])
+    assert isinstance(future.exception(0), RuntimeError)
 
 
 def test_one_bad_job_harms_no_other_of_its_batch() -> None:
-    schedule = Schedule()
-    futures = [schedule.add(job(1.0, index=index)) for index in range(3)]
-    draw(FakeEngine(fails=lambda job: job.frame.index == 1), schedule.take(3))
-    assert [future.exception() is None for future in futures] == [True, False, True]
+    futures = drawn_by(FakeEngine(fails=lambda job: job.frame.index == 1), [job(1.0, index=index) for index in range(3)])
+    assert [future.exception(0) is None for future in futures] == [True, False, True]
 
 
 def test_an_engine_that_returns_too_few_crops_fails_its_futures() -> None:
@@ -90,10 +63,14 @@ def test_an_engine_that_returns_too_few_crops_fails_its_futures() -> None:
         def render(self, jobs: Sequence[MouthJob]) -> list[FaceCrop]:
             return []
 
-    schedule = Schedule()
-    future = schedule.add(job(1.0))
-    draw(Forgetful(), schedule.take(1))
-    assert isinstance(future.exception(), ValueError)
+    [future] = drawn_by(Forgetful(), [job(1.0)])
+    assert isinstance(future.exception(0), ValueError)
+
+
+def test_crops_are_signed_by_the_engine_that_drew_them() -> None:
+    [future] = drawn_by(FakeEngine(), [job(1.0)])
+    crop = future.result(0)
+    assert crop is not None and crop.engine == "fake"
 
 
 def test_the_thread_draws_what_waits_in_batches_of_the_most_urgent(gated: tuple[GatedEngine, Renderer]) -> None:
