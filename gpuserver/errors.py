@@ -18,6 +18,7 @@ GpuserverError
 │   ├── AvatarExists, AvatarInUse
 │   └── JobEnded                 what was to be cancelled has come to its end
 ├── TooLarge (413)               a limit on bytes
+├── ExpectationFailed (417)      an Expect header other than 100-continue
 ├── Unreadable (415)             not a video or picture that can be decoded
 ├── UnsupportedMediaType (415)   a Content-Type or Content-Encoding that is not taken
 ├── Unprocessable (422)
@@ -27,6 +28,7 @@ GpuserverError
 ├── WeightsUnusable (503)        MuseTalk's weight files cannot be used
 │   ├── WeightsMissing           a file is not there
 │   └── WeightsDamaged           truncated, of another model or version, or not plain tensors
+├── UpgradeRequired (426)        an address that speaks WebSocket only
 ├── Full (429)                   every session slot is taken
 ├── TooManyWaiting (429)         a session's queue of questions is full
 ├── TooManyJobs (429)            the queue of creations, or of films, is full
@@ -235,6 +237,16 @@ class WeightsMissing(WeightsUnusable):
 
 class WeightsDamaged(WeightsUnusable):
     slug, title = "weights-damaged", "A weight file of MuseTalk is damaged or of another model"
+
+
+class ExpectationFailed(GpuserverError):
+    status, slug, title = 417, "expectation-failed", "The expectation cannot be met"
+    default_advice = "Send no Expect header, or Expect: 100-continue."
+
+
+class UpgradeRequired(GpuserverError):
+    status, slug, title = 426, "upgrade-required", "This address speaks WebSocket only"
+    default_advice = "Open it as a WebSocket: ws(s)://…/ws/{session_id}?token={engine_token}."
 
 
 class Full(GpuserverError):

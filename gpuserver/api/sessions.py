@@ -10,13 +10,12 @@ from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
 from gpuserver.web.auth import engine_token_of
-from gpuserver.web.body import read_body, read_limited
+from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
 from gpuserver.web.keys import key_in_query, needs_key, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, SessionCreated
 
-SIGNALLING_LIMIT = 128 * 1024  # bytes; an offer's SDP has at most 64,000 characters
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -67,7 +66,7 @@ class SessionRoutes:
     async def signal(self, request: web.Request) -> web.Response:
         """POST …/offer and PATCH …/ice, with the browser's own token."""
         path = f"/v1/sessions/{session_id_of(request)}/{request.path.rpartition('/')[2]}"
-        body = await read_limited(request, SIGNALLING_LIMIT)
+        body = await read_limited(request, SDP_LIMIT)
         return (await self._media.send(request.method, path, body=body, token=engine_token_of(request))).response()
 
     @key_in_query

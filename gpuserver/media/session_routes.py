@@ -14,7 +14,7 @@ from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.messages import SessionEnd
 from gpuserver.pipeline.sessions import SessionRegistry
-from gpuserver.web.body import read_body
+from gpuserver.web.body import SDP_LIMIT, read_body
 from gpuserver.web.keys import internal, key_in_query, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
@@ -78,14 +78,14 @@ class SessionRoutes:
     async def offer(self, request: web.Request) -> web.Response:
         """POST /v1/sessions/{session_id}/offer: WebRTC's offer in, answer out."""
         session = session_of(request, self._registry)
-        offer = await read_body(request, Offer)
+        offer = await read_body(request, Offer, limit=SDP_LIMIT)
         return _json(await self._peers.answer(session, cast(Playout, session.stage), offer))
 
     @takes_engine_token
     async def ice(self, request: web.Request) -> web.Response:
         """PATCH /v1/sessions/{session_id}/ice: one trickled candidate."""
         session = session_of(request, self._registry)
-        await self._peers.add_candidate(session, await read_body(request, IceCandidate))
+        await self._peers.add_candidate(session, await read_body(request, IceCandidate, limit=SDP_LIMIT))
         return web.Response(status=204)
 
     @key_in_query

@@ -32,6 +32,7 @@ from gpuserver.messages import (
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.subscription import TOO_SLOW, Subscription
+from gpuserver.web.body import parse_json
 from gpuserver.web.keys import takes_engine_token
 from gpuserver.web.problem import invalid_input
 from gpuserver.wire import Offer
@@ -105,6 +106,7 @@ class SessionSocket:
             await self._refuse(error)
 
     async def _act(self, text: str) -> None:
+        parse_json(text)
         try:
             message = CLIENT_MESSAGE.validate_json(text)
         except ValidationError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the supervisor needs internal_secret and nothing of aiohttp
 
 INTERNAL_HEADER = "X-Internal-Secret"
 SHORTEST_KEY = 32
+MAKE_A_KEY = "openssl rand -hex 32"
 API_KEY = re.compile(rf"[!-~]{{{SHORTEST_KEY},256}}")  # what a header can carry
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")  # as secrets.token_urlsafe() makes them; safe to pass on in a header
 
@@ -39,7 +40,7 @@ def check_keys(settings: Settings) -> None:
         if not API_KEY.fullmatch(key.get_secret_value()):
             raise CannotStart(
                 f"API_KEYS: key {number} is not a key of at least {SHORTEST_KEY} printable ASCII characters without spaces.",
-                advice='Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"',
+                advice=f"Make one with: {MAKE_A_KEY}.",
             )
 
 

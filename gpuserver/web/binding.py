@@ -8,16 +8,18 @@ import socket
 
 from gpuserver.config import LOOPBACK_HOSTS, Settings
 from gpuserver.errors import CannotStart
+from gpuserver.web.auth import MAKE_A_KEY, check_keys
 
 
 def check_bind(settings: Settings, name: str, host: str) -> None:
-    """Refuse to be reachable from other machines without protection. `name` is the settings' prefix. Raises CannotStart."""
-    if host in LOOPBACK_HOSTS or settings.allow_insecure:
+    """Refuse to be reachable from other machines without keys. `name` is the settings' prefix. Raises CannotStart."""
+    check_keys(settings)
+    if host in LOOPBACK_HOSTS or settings.api_keys or settings.allow_insecure:
         return
-    keys = " API_KEYS are not supported yet in this version." if settings.api_keys else ""
     raise CannotStart(
-        f"{name}_HOST={host} would let every machine that reaches this one create avatars and sessions.{keys}",
-        advice=f"Set {name}_HOST=127.0.0.1 and put a proxy in front, or set ALLOW_INSECURE=1 if the network is closed to others.",
+        f"{name}_HOST={host} without API_KEYS would let every machine that reaches this one create avatars and sessions.",
+        advice=f"Set API_KEYS to a key for your web server ({MAKE_A_KEY}), or {name}_HOST=127.0.0.1, "
+        "or ALLOW_INSECURE=1 if the network is closed to others.",
     )
 
 

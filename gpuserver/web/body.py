@@ -3,56 +3,89 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from gpuserver.errors import InvalidInput, TooLarge, TooSlow, UnsupportedMediaType
 from gpuserver.web.problem import invalid_input
 
-JSON_LIMIT = 2 * 1024 * 1024  # bytes
+JSON_LIMIT = 1024 * 1024  # bytes
+SDP_LIMIT = 64 * 1024  # bytes; a browser's offer has 2 to 20 kB
 GRACE_SECONDS = 10.0
 SLOWEST_RATE = 16 * 1024  # bytes per second; a 500 MB upload may take nine hours, a trickle is cut off
 
+NUL = re.compile(r"(?<!\\)(\\\\)*\\u0000")  # as an escape; unescaped, no control character is JSON
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-async def read_body(request: web.Request, model: type[Model]) -> Model:
-    """The JSON body as `model`. Unknown fields are logged where the model ignores them.
+async def read_body(request: web.Request, model: type[Model], *, limit: int = JSON_LIMIT) -> Model:
+    """The JSON body, of at most `limit` bytes, as `model`. Unknown fields are logged where the model ignores them.
 
     Raises InvalidInput, TooLarge, TooSlow, UnsupportedMediaType.
     """
     if request.headers.get("Content-Type") is not None and request.content_type != "application/json":
         raise UnsupportedMediaType(f"The body is {request.content_type}, not application/json.")
-    raw = await read_limited(request, JSON_LIMIT)
+    raw = await read_limited(request, limit)
+    sent = parse_json(raw)
     try:
         body = model.model_validate_json(raw)
     except ValidationError as error:
         raise invalid_input(error) from error
-    if model.model_config.get("extra") == "ignore":
-        log_unknown_fields(request, set(from_json(raw)) - set(model.model_fields))
+    if isinstance(sent, dict) and model.model_config.get("extra") == "ignore":
+        log_unknown_fields(request, set(sent) - set(model.model_fields))
     return body
+
+
+def parse_json(raw: bytes | str) -> object:
+    """JSON in which nothing is ambiguous: no name twice, no NaN, no NUL, UTF-8 (RFC 8259; RFC 7493, 2). Raises InvalidInput."""
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+        parsed: object = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # ValueError: also of wrong UTF-8, and of numbers with over 4300 digits
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise InvalidInput(f"The body is not JSON: {reason}.") from error
+    if NUL.search(text):
+        raise InvalidInput("A text in the body has the character U+0000.")
+    return parsed
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 async def read_limited(request: web.Request, limit: int) -> bytes:
     """The raw body, at most `limit` bytes of it. Raises TooLarge, TooSlow, UnsupportedMediaType."""
     refuse_content_encoding(request)
     if request.content_length is not None and request.content_length > limit:
-        raise TooLarge(f"The body has {request.content_length} bytes; the limit is {limit}.")
+        raise _too_large(limit)
     pace = Pace()
     body = bytearray()
     while chunk := await pace.wait(request.content.readany()):
         body += chunk
         pace.received += len(chunk)
         if len(body) > limit:
-            raise TooLarge(f"The body has more than {limit} bytes.")
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body exceeds the limit of {limit} bytes.", advice="Send less.")
 
 
 class Pace:
@@ -78,6 +111,13 @@ def refuse_content_encoding(request: web.Request) -> None:
         raise UnsupportedMediaType(
             f"Content-Encoding {encoding[:40]!r} is not taken.", advice="Send the body as it is, without compression."
         )
+
+
+@web.middleware
+async def encoding_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses compressed bodies on every route, whether or not its handler reads one."""
+    refuse_content_encoding(request)
+    return await handler(request)
 
 
 def query_flag(request: web.Request, name: str) -> bool:

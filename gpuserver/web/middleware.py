@@ -1,4 +1,4 @@
-"""What every request of either process passes through: log line, security headers, problem+json, origin check."""
+"""What every request of either process passes through: log line, problem+json, CORS, origin, key and rate checks, security headers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gpuserver.config import Settings
+from gpuserver.web.body import encoding_middleware
+from gpuserver.web.cors import add_cors_headers, cors_middleware
 from gpuserver.web.keys import keys_middleware
 from gpuserver.web.origin import origin_middleware
 from gpuserver.web.problem import problem_middleware
+from gpuserver.web.rate_limit import STANDING, rate_limit_middleware
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +24,15 @@ def middlewares(settings: Settings, *, secret: str | None = None) -> list[Middle
 
     Raises CannotStart for settings that cannot work.
     """
-    return [request_log_middleware, problem_middleware, origin_middleware(settings), keys_middleware(settings, secret)]
+    return [
+        request_log_middleware,
+        problem_middleware,
+        cors_middleware(settings),
+        origin_middleware(settings),
+        keys_middleware(settings, secret),
+        rate_limit_middleware(settings),
+        encoding_middleware,
+    ]
 
 
 @web.middleware
@@ -42,8 +53,11 @@ async def request_log_middleware(request: web.Request, handler: Handler) -> web.
     return response
 
 
-async def add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    """An on_response_prepare signal: nothing is sniffed, and answers of the API are not kept by caches."""
+async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """An on_response_prepare signal: nothing is sniffed, caches keep no answers of the API, callers see their limits."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Cache-Control", "no-store")
+    add_cors_headers(request, response)
+    if (standing := request.get(STANDING)) is not None:
+        response.headers.update(standing.headers())

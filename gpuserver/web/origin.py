@@ -12,8 +12,10 @@ from yarl import URL
 
 from gpuserver.config import LOOPBACK_HOSTS, Settings
 from gpuserver.errors import ForeignOrigin, InvalidInput
+from gpuserver.web.cors import is_listed
 
 HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -60,7 +62,7 @@ def origin_middleware(settings: Settings) -> Middleware:
 
 def _check_host(request: web.Request, settings: Settings) -> None:
     """On a loopback bind only this machine's names are ours; a foreign name that resolves to 127.0.0.1 is an attack."""
-    if not settings.bound_to_loopback:
+    if not settings.bound_to_loopback or settings.api_keys:  # a page under a rebound name has no key
         return
     host = called_url(request, settings).host
     own = LOOPBACK_HOSTS | ({URL(settings.public_url).host} if settings.public_url else set())
@@ -76,6 +78,8 @@ def _check_origin(request: web.Request, settings: Settings) -> None:
     origin = request.headers.get("Origin")
     if origin is None:  # not a browser
         return
+    if is_listed(origin, settings):
+        return
     host = urlsplit(origin).hostname if origin != "null" else None
     own = {public_url(request, settings).host, called_url(request, settings).host}
     if settings.bound_to_loopback and own & LOOPBACK_HOSTS:
@@ -84,12 +88,39 @@ def _check_origin(request: web.Request, settings: Settings) -> None:
         raise ForeignOrigin("The Origin header names another site.")
 
 
+def client_network(request: web.Request, settings: Settings) -> str:
+    """The address that the call comes from, of IPv6 the network of one subscriber (/64); empty where it is not known.
+
+    X-Forwarded-For counts as far as TRUSTED_PROXIES have written it: its last address that is not one of them.
+    """
+    address = _peer(request)
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    while address is not None and _is_trusted(address, settings) and (before := _address(forwarded.pop() if forwarded else "")):
+        address = before
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address or "")
+
+
 def _through_trusted_proxy(request: web.Request, settings: Settings) -> bool:
+    peer = _peer(request)
+    return peer is not None and _is_trusted(peer, settings)
+
+
+def _peer(request: web.Request) -> Address | None:
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    if not peer or not settings.trusted_proxies:
-        return False
-    address = ipaddress.ip_address(peer[0])
+    return _address(peer[0]) if peer else None
+
+
+def _is_trusted(address: Address, settings: Settings) -> bool:
     return any(address in ipaddress.ip_network(proxy, strict=False) for proxy in settings.trusted_proxies)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text.strip())
+    except ValueError:
+        return None
 
 
 def _first(header: str | None) -> str:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from http import HTTPStatus
-
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
-from gpuserver.errors import GpuserverError, InvalidAvatarId, InvalidInput
+from gpuserver.errors import (
+    ExpectationFailed,
+    GpuserverError,
+    InvalidAvatarId,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    TooLarge,
+    TooSlow,
+    UnsupportedMediaType,
+    UpgradeRequired,
+)
 
 CONTENT_TYPE = "application/problem+json"
 
-ADVICE = {
-    404: "Check the address; README.md lists the calls.",
-    405: "Use one of the methods named in the Allow header.",
-    413: "Send less.",
+# What aiohttp itself refuses. Its other refusals are InvalidInput below 500, GpuserverError above.
+KINDS: dict[int, type[GpuserverError]] = {
+    kind.status: kind for kind in (NotFound, MethodNotAllowed, TooSlow, TooLarge, UnsupportedMediaType, ExpectationFailed, UpgradeRequired)
 }
 
 log = structlog.get_logger(__name__)
@@ -33,7 +40,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return _response(_problem_of(error, request), error.status, _headers_to_keep(error))
+        return problem_of(error, request)
     except Exception:
         # The last resort of a server: logged with its traceback, answered without any inner detail.
         log.exception("request_failed", method=request.method, path=request.path)
@@ -43,7 +50,17 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
 def problem_response(error: GpuserverError) -> web.Response:
     """The answer to a request that failed with `error`."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return _response(error.problem(), error.status, headers)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
+    return web.json_response(error.problem(), status=error.status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def problem_of(error: web.HTTPException, request: web.BaseRequest) -> web.Response:
+    """The answer to a request that aiohttp itself refuses."""
+    kind = KINDS.get(error.status) or (InvalidInput if error.status < 500 else GpuserverError)
+    response = problem_response(kind(f"{request.method} {request.path[:200]}: {error.reason or kind.title}."))
+    response.headers.update({name: value for name, value in error.headers.items() if name.lower() in {"allow", "retry-after"}})
+    return response
 
 
 def invalid_input(error: ValidationError) -> InvalidInput:
@@ -57,22 +74,3 @@ def invalid_input(error: ValidationError) -> InvalidInput:
         lines.append(f"{field}: {message}" if field else message)
     kind = InvalidAvatarId if fields == {"avatar_id"} and "missing" not in {item["type"] for item in error.errors()} else InvalidInput
     return kind("; ".join(lines), extra={"errors": lines})
-
-
-def _problem_of(error: web.HTTPException, request: web.Request) -> dict[str, object]:
-    title = HTTPStatus(error.status).phrase
-    return {
-        "type": f"urn:gpuserver:problem:{title.lower().replace(' ', '-')}",
-        "title": title,
-        "status": error.status,
-        "detail": f"{request.method} {request.path}: {error.reason or title}.",
-        "advice": ADVICE.get(error.status, "Correct the request and send it again."),
-    }
-
-
-def _headers_to_keep(error: web.HTTPException) -> dict[str, str]:
-    return {name: value for name, value in error.headers.items() if name.lower() in {"allow", "retry-after"}}
-
-
-def _response(problem: Mapping[str, object], status: int, headers: Mapping[str, str]) -> web.Response:
-    return web.json_response(problem, status=status, content_type=CONTENT_TYPE, headers=headers)

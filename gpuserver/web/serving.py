@@ -10,9 +10,9 @@ import structlog
 from aiohttp import web
 
 from gpuserver.web.binding import cannot_bind
+from gpuserver.web.connection import connection_factory
 from gpuserver.web.lifeline import SHUTDOWN_LIMIT_SECONDS
 
-KEEPALIVE_SECONDS = 15.0  # aiohttp's own default holds idle connections for an hour
 DRAIN_SECONDS = 0.5  # for requests in progress; the supervisor grants 2.5 s to both servers together
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -25,11 +25,12 @@ async def serve(app: web.Application, name: str, host: str, port: int, *, on_rea
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _begin_stop, stop)
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_SECONDS, shutdown_timeout=DRAIN_SECONDS)
+    runner = web.AppRunner(app, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
+    listener: asyncio.Server | None = None
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            listener = await loop.create_server(connection_factory(runner), host, port)
         except OSError as error:
             raise cannot_bind(name, host, port, error) from error
         log.info("listening", host=host, port=port)
@@ -38,6 +39,8 @@ async def serve(app: web.Application, name: str, host: str, port: int, *, on_rea
         await stop.wait()
         log.info("stopping")
     finally:
+        if listener is not None:
+            listener.close()
         await runner.cleanup()
 
 

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from conftest import MakeSettings
+from pydantic import SecretStr
 
 from gpuserver.errors import CannotStart
 from gpuserver.web.binding import check_bind, check_port
@@ -16,16 +17,22 @@ def test_loopback_is_always_allowed(make_settings: MakeSettings, host: str) -> N
     check_bind(make_settings(), "MEDIA", host)
 
 
-def test_other_addresses_need_allow_insecure(make_settings: MakeSettings) -> None:
+def test_other_addresses_need_keys_or_allow_insecure(make_settings: MakeSettings) -> None:
     with pytest.raises(CannotStart, match=r"MEDIA_HOST=0\.0\.0\.0") as caught:
         check_bind(make_settings(), "MEDIA", "0.0.0.0")
-    assert "ALLOW_INSECURE=1" in caught.value.advice
+    assert all(name in caught.value.advice for name in ("API_KEYS", "MEDIA_HOST=127.0.0.1", "ALLOW_INSECURE=1"))
     check_bind(make_settings(allow_insecure=True), "MEDIA", "0.0.0.0")
+    check_bind(make_settings(api_keys="k" * 32), "MEDIA", "0.0.0.0")
 
 
-def test_keys_do_not_protect_yet_and_are_not_trusted(make_settings: MakeSettings) -> None:
-    with pytest.raises(CannotStart, match="not supported yet"):
-        check_bind(make_settings(api_keys="k"), "MEDIA", "0.0.0.0")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("key", ["k" * 31, "k" * 257, "k" * 16 + " " + "k" * 16, "é" * 32, "k" * 32 + "\n"])
+def test_a_key_that_is_short_or_no_header_can_carry_is_refused_by_its_number(make_settings: MakeSettings, host: str, key: str) -> None:
+    settings = make_settings(api_keys=(SecretStr("k" * 32), SecretStr(key)), allow_insecure=True)
+    with pytest.raises(CannotStart, match="API_KEYS: key 2 is not a key of at least 32") as caught:
+        check_bind(settings, "MEDIA", host)
+    assert key not in caught.value.detail + caught.value.advice
+    assert "openssl" in caught.value.advice
 
 
 def test_a_port_in_use_is_one_plain_sentence() -> None:
