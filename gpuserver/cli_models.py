@@ -69,6 +69,19 @@ def download(
     print(f"{len(files)} files are in place. `gpuserver models convert` makes the start faster.")
 
 
+@models.command()
+def convert(base: Base = None) -> None:
+    """Write half-precision copies beside the originals: half the disk, a faster start. The originals may be deleted then."""
+    from gpuserver.musetalk.model_convert import convert_models
+
+    folder, count = _base(base), 0
+    for made in convert_models(folder):
+        count += 1
+        print(f"{made.original.name} {_size(made.size_before)} -> {made.converted.name} {_size(made.size_after)}", flush=True)
+    if count == 0:
+        print(f"There is nothing to convert in {models_folder(folder)}.")
+
+
 def _base(given: Path | None) -> Path:
     base = given or read_settings().musetalk_base
     if base is None:
