@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -39,6 +39,10 @@ from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Line, Turn
 
+if TYPE_CHECKING:
+    from av.packet import Packet
+
+PART = ".part"  # ends the name of a film that is being written
 IDLE_SECONDS = 0.5  # of the avatar's own picture before and after the speech
 
 
@@ -144,17 +148,22 @@ class FilmStage:
 
 
 class FilmWriter:
-    """An MP4 with H.264 (BT.601, limited range) and AAC. The file takes its name when everything is written."""
+    """An MP4 with H.264 (BT.601, limited range) and AAC. The file takes its name when everything is written.
 
-    def __init__(self, path: Path, width: int, height: int):
+    threads: of the encoder; 0 takes what the machine has.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, *, threads: int = 0):
         import av
 
         self._path = path
-        self._partial = path.with_name(f".{path.name}.part")
-        self._frames = 0
+        self._partial = path.with_name(f".{path.name}{PART}")
+        self.frames = 0
+        self.bytes = 0  # of picture and sound, encoded
         self._container = av.open(str(self._partial), "w", format="mp4")
         self._video = self._container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
+        self._video.codec_context.thread_count = threads
         self._video.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
         self._video.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
         self._audio = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options={"b": "128k"})
@@ -164,26 +173,30 @@ class FilmWriter:
         import av
 
         video = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        video.pts, video.time_base = self._frames, Fraction(1, FPS)
+        video.pts, video.time_base = self.frames, Fraction(1, FPS)
         audio = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound).reshape(1, -1), format="s16", layout="mono")
-        audio.sample_rate, audio.pts, audio.time_base = SAMPLE_RATE, self._frames * SAMPLES_PER_FRAME, Fraction(1, SAMPLE_RATE)
-        self._frames += 1
-        self._container.mux(self._video.encode(video))
-        self._container.mux(self._audio.encode(audio))
+        audio.sample_rate, audio.pts, audio.time_base = SAMPLE_RATE, self.frames * SAMPLES_PER_FRAME, Fraction(1, SAMPLE_RATE)
+        self.frames += 1
+        self._mux(self._video.encode(video))
+        self._mux(self._audio.encode(audio))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        complete = error is None and self._frames > 0
+        complete = error is None and self.frames > 0
         if complete:
-            self._container.mux(self._video.encode(None))
-            self._container.mux(self._audio.encode(None))
+            self._mux(self._video.encode(None))
+            self._mux(self._audio.encode(None))
         self._container.close()
         if complete:
             self._partial.replace(self._path)
         else:
             self._partial.unlink(missing_ok=True)
+
+    def _mux(self, packets: Sequence[Packet[Any]]) -> None:
+        self.bytes += sum(packet.size for packet in packets)
+        self._container.mux(packets)
 
 
 class _RecordingVoice:

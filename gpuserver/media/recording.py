@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,26 +21,30 @@ def read_sound(path: Path) -> Pcm:
 
     Raises Unreadable where it has no sound that can be decoded, InvalidInput where that is longer than LONGEST.
     """
+    with path.open("rb") as file:
+        return np.concatenate(list(sound_pieces(file, LONGEST)))
+
+
+def sound_pieces(file: BinaryIO, longest: float) -> Iterator[Pcm]:
+    """The sound of an open file piece by piece, as read_sound() gives it whole. longest: seconds."""
     import av
 
     sandbox = {"format_whitelist": AUDIO_FORMATS, "protocol_whitelist": "file", "enable_drefs": "0"}
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    parts: list[Pcm] = []
     samples = 0
     try:
-        with path.open("rb") as file, av.open(file, "r", container_options=sandbox, metadata_errors="replace") as container:
-            for frame in [] if not container.streams.audio else container.decode(container.streams.audio[0]):
+        with av.open(file, "r", container_options=sandbox, metadata_errors="replace") as container:
+            stream = container.streams.audio[0] if container.streams.audio else None
+            for frame in chain(() if stream is None else container.decode(stream), [None]):
                 for mixed in resampler.resample(frame):
                     samples += mixed.samples
-                    if samples > LONGEST * SAMPLE_RATE:
-                        raise InvalidInput(f"The sound is longer than {LONGEST} s.", advice="Cut it into shorter parts.")
-                    parts.append(np.asarray(mixed.to_ndarray()[0], np.int16))
-            parts += [np.asarray(mixed.to_ndarray()[0], np.int16) for mixed in resampler.resample(None)]
+                    if samples > longest * SAMPLE_RATE:
+                        raise InvalidInput(f"The sound is longer than {longest:.0f} s.", advice="Cut it into shorter parts.")
+                    yield np.asarray(mixed.to_ndarray()[0], np.int16)
     except (av.error.FFmpegError, OSError) as error:
         raise Unreadable("The file's sound cannot be read.", advice=f"Known formats: {AUDIO_FORMATS}.") from error
     if not samples:
         raise Unreadable("The file has no sound.", advice=f"Known formats: {AUDIO_FORMATS}.")
-    return np.concatenate(parts)
 
 
 class Recording:

@@ -1,0 +1,74 @@
+"""The bodies of LiveTalking's HTTP API, as its web clients send them: unknown fields are ignored, a sessionid is a number or its digits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gpuserver.wire import AvatarId, ShortText, SpokenText, Tolerant
+
+LAST_NUMBER = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
+
+
+def _from_digits(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 16 else value
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+SessionNumber = Annotated[int, BeforeValidator(_from_digits), Field(ge=0, le=LAST_NUMBER)]
+
+
+class LiveTalkingOffer(Tolerant):
+    """POST /offer. avatar: the newest one where it is missing. refaudio: the name of a voice."""
+
+    sdp: Annotated[str, Field(min_length=1, max_length=64_000)]
+    type: Literal["offer"]
+    avatar: Annotated[AvatarId | None, BeforeValidator(_empty_is_none)] = None
+    refaudio: Annotated[ShortText | None, BeforeValidator(_empty_is_none)] = None
+
+
+class LiveTalkingAnswer(Tolerant):
+    """The answer to POST /offer."""
+
+    sdp: str
+    type: Literal["answer"] = "answer"
+    sessionid: int
+
+
+class OfSession(Tolerant):
+    """POST /interrupt_talk, /is_speaking."""
+
+    sessionid: SessionNumber
+
+
+class Human(OfSession):
+    """POST /human. echo: the text is said as it is; chat: the language model answers it. interrupt: it replaces what is being said."""
+
+    text: SpokenText
+    type: Literal["echo", "chat"]
+    interrupt: bool = False
+
+
+class Record(OfSession):
+    """POST /record."""
+
+    type: Literal["start_record", "end_record"]
+
+
+class SetAudiotype(OfSession):
+    """POST /set_audiotype: the number of a silent video clip in LiveTalking, which avatars here do not have."""
+
+    audiotype: Annotated[int, Field(ge=0, le=1_000_000)]
+    reinit: bool = False
+
+
+class Outcome(Tolerant):
+    """Every other answer. code: 0, or -1 with a msg that says what went wrong."""
+
+    code: int = 0
+    msg: str = "ok"
+    data: object = None
