@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from gpuserver.domain import AvatarFrame, Box, Bytes2D, FaceCrop
+from gpuserver.domain import AvatarFrame, Bytes2D, FaceCrop
 
-FADE_FRAMES = 3  # the mouth cross-fades between the source's own and the drawn one over 120 ms
+FADE_FRAMES = 4  # 160 ms: the mouth cross-fades between the source's own and the drawn one, and between those of two engines
 
 
 def planes(picture: Bytes2D) -> tuple[Bytes2D, Bytes2D, Bytes2D]:
@@ -33,48 +36,85 @@ def compose(frame: AvatarFrame, crop: FaceCrop | None, strength: float = 1.0, dr
     if crop is None or strength <= 0:
         return frame.picture
     picture = frame.picture.copy()
-    weight = round(min(strength, 1.0) * 256)
-    original = None if drawn_on is None or drawn_on is frame else planes(drawn_on.picture)
-    for index, (target, patch) in enumerate(zip(planes(picture), (crop.y, crop.u, crop.v), strict=True)):
-        window = _window(crop.box, 1 if index == 0 else 2)
-        source = target[window]
-        if original is not None:
-            change = patch.astype(np.int32) - original[index][window]
-            source[...] = np.clip(source + ((change * weight + 128) >> 8), 0, 255)
-        elif weight == 256:
-            source[...] = patch
-        else:
-            mixed = patch.astype(np.uint16) * np.uint16(weight) + source.astype(np.uint16) * np.uint16(256 - weight)
-            source[...] = (mixed + np.uint16(128)) >> 8
+    if drawn_on is None or drawn_on is frame:
+        _paste(picture, crop, _weight(strength))
+    else:
+        _add_change(picture, crop, drawn_on, _weight(strength))
     return picture
 
 
-def _window(box: Box, step: int) -> tuple[slice, slice]:
-    """The rows and columns of the box in a plane that has every `step`-th pixel."""
-    return slice(box.top // step, box.bottom // step), slice(box.left // step, box.right // step)
+def _paste(picture: Bytes2D, crop: FaceCrop, weight: int) -> None:
+    """Mix the crop into the picture; a weight of 256 is the crop alone."""
+    for target, patch, _ in _patches(picture, crop):
+        if weight == 256:
+            target[...] = patch
+        else:
+            mixed = patch.astype(np.uint16) * np.uint16(weight) + target.astype(np.uint16) * np.uint16(256 - weight)
+            target[...] = (mixed + np.uint16(128)) >> 8
+
+
+def _add_change(picture: Bytes2D, crop: FaceCrop, drawn_on: AvatarFrame, weight: int) -> None:
+    """Add what the crop changes in the frame it was rendered for; a weight of 256 is all of it."""
+    originals = planes(drawn_on.picture)
+    for (target, patch, window), original in zip(_patches(picture, crop), originals, strict=True):
+        change = patch.astype(np.int32) - original[window]
+        target[...] = np.clip(target + ((change * weight + 128) >> 8), 0, 255)
+
+
+def _patches(picture: Bytes2D, crop: FaceCrop) -> Iterator[tuple[Bytes2D, Bytes2D, tuple[slice, slice]]]:
+    """Per plane: the part of the picture that the crop covers, the crop's own pixels, and the rows and columns of the part."""
+    for plane, patch, step in zip(planes(picture), (crop.y, crop.u, crop.v), (1, 2, 2), strict=True):
+        window = slice(crop.box.top // step, crop.box.bottom // step), slice(crop.box.left // step, crop.box.right // step)
+        yield plane[window], patch, window
+
+
+def _weight(strength: float) -> int:
+    return round(min(strength, 1.0) * 256)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mouth:
+    """A mouth that is shown. level: FADE_FRAMES is the mouth alone, 0 is nothing of it."""
+
+    crop: FaceCrop
+    drawn_on: AvatarFrame
+    level: int
+
+    def stronger(self, by: int) -> _Mouth | None:
+        """The same mouth one step on; None when it has gone."""
+        level = min(self.level + by, FADE_FRAMES)
+        return replace(self, level=level) if level > 0 else None
 
 
 class MouthFade:
-    """Cross-fades between the source's mouth and the drawn one, one call per frame shown."""
+    """Cross-fades between the source's mouth and the drawn one, and between the mouths of two engines; one call per frame shown."""
 
     def __init__(self) -> None:
-        self._level = 0  # 0 is the source's mouth, FADE_FRAMES the drawn one
-        self._last: tuple[AvatarFrame, FaceCrop] | None = None
+        self._mouth: _Mouth | None = None
+        self._leaving: _Mouth | None = None  # the engine's that drew before
 
     def talking(self, frame: AvatarFrame, crop: FaceCrop | None, drawn_on: AvatarFrame | None = None) -> Bytes2D:
         """The next picture while there is speech; without a crop the last one fades out. drawn_on: as in compose."""
         if crop is None:
             return self.idle(frame)
-        drawn_on = drawn_on or frame
-        self._level = min(self._level + 1, FADE_FRAMES)
-        self._last = (drawn_on, crop)
-        return compose(frame, crop, self._level / FADE_FRAMES, drawn_on)
+        if self._mouth is not None and self._mouth.crop.engine != crop.engine:
+            self._leaving, self._mouth = self._mouth, None
+        level = 0 if self._mouth is None else self._mouth.level
+        self._mouth = _Mouth(crop, crop.drawn_on or drawn_on or frame, level).stronger(+1)
+        return self._picture(frame)
 
     def idle(self, frame: AvatarFrame) -> Bytes2D:
         """The next picture without speech: after FADE_FRAMES calls the frame's own picture, the very same object."""
-        self._level = max(self._level - 1, 0)
-        if self._level == 0 or self._last is None:
-            self._last = None
-            return frame.picture
-        drawn_on, crop = self._last
-        return compose(frame, crop, self._level / FADE_FRAMES, drawn_on)
+        if self._mouth is not None:
+            self._mouth = self._mouth.stronger(-1)
+        return self._picture(frame)
+
+    def _picture(self, frame: AvatarFrame) -> Bytes2D:
+        mouth, leaving = self._mouth, self._leaving
+        if leaving is not None:
+            self._leaving = leaving = leaving.stronger(-1)
+        picture = frame.picture if mouth is None else compose(frame, mouth.crop, mouth.level / FADE_FRAMES, mouth.drawn_on)
+        if leaving is not None:
+            picture = picture.copy() if picture is frame.picture else picture
+            _add_change(picture, leaving.crop, leaving.drawn_on, _weight(leaving.level / FADE_FRAMES))
+        return picture

@@ -100,14 +100,14 @@ async def test_every_frame_is_shown_with_its_own_sound() -> None:
 
 
 @in_virtual_time
-async def test_the_mouth_fades_in_over_three_frames_and_out_over_three_more() -> None:
+async def test_the_mouth_fades_in_over_four_frames_and_out_over_four_more() -> None:
     stage, generation = playout(), Generation(1)
     await put(stage, generation, 5)
-    played = [stage.tick(number) for number in range(9)]
+    played = [stage.tick(number) for number in range(10)]
     mouths = [mouth_luma(each.picture) for each in played]
-    assert mouths[0] < mouths[1] < mouths[2] == mouths[3] == mouths[4] == CROP_LUMA
-    assert CROP_LUMA > mouths[5] > mouths[6] > mouths[7]
-    assert all(played[number].picture is AVATAR.frame_at(number).picture for number in (7, 8))
+    assert mouths[0] < mouths[1] < mouths[2] < mouths[3] == mouths[4] == CROP_LUMA
+    assert CROP_LUMA > mouths[5] > mouths[6] > mouths[7] > mouths[8]
+    assert all(played[number].picture is AVATAR.frame_at(number).picture for number in (8, 9))
 
 
 @in_virtual_time
@@ -306,16 +306,16 @@ async def test_a_sound_track_that_lags_behind_the_picture_is_silenced_too() -> N
 
 
 @in_virtual_time
-async def test_the_mouth_is_the_sources_own_within_three_frames_of_an_interruption() -> None:
+async def test_the_mouth_is_the_sources_own_within_four_frames_of_an_interruption() -> None:
     stage, generation = playout(), Generation(1)
     await put(stage, generation, 10)
     for number in range(5):
         stage.tick(number)
     stage.cancel(generation)
-    played = [stage.tick(number) for number in range(5, 8)]
-    assert [each.position for each in played] == [5, 6, 7]
-    assert mouth_luma(played[0].picture) > mouth_luma(played[1].picture) > 50
-    assert played[2].picture is AVATAR.frame_at(7).picture
+    played = [stage.tick(number) for number in range(5, 9)]
+    assert [each.position for each in played] == [5, 6, 7, 8]
+    assert mouth_luma(played[0].picture) > mouth_luma(played[1].picture) > mouth_luma(played[2].picture) > 50
+    assert played[3].picture is AVATAR.frame_at(8).picture
 
 
 @in_virtual_time

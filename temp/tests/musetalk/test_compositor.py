@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import CROP_LUMA, MOUTH, fake_crop, fake_frame, mouth_luma
 
-from gpuserver.musetalk.compositor import MouthFade, compose, planes
+from gpuserver.musetalk.compositor import FADE_FRAMES, MouthFade, compose, planes
 
 FRAME = fake_frame(10)
 CROP = fake_crop(FRAME)
@@ -56,21 +58,50 @@ def test_a_change_that_leaves_the_range_of_a_byte_is_clipped() -> None:
     assert mouth_luma(compose(dark, fake_crop(bright, luma=0), 1.0, drawn_on=bright)) == 0
 
 
-def test_the_mouth_fades_in_and_out_over_three_frames() -> None:
+def test_the_mouth_fades_in_and_out_over_four_frames() -> None:
     fade = MouthFade()
-    rising = [mouth_luma(fade.talking(FRAME, CROP)) for _ in range(4)]
-    falling = [fade.idle(FRAME) for _ in range(4)]
+    rising = [mouth_luma(fade.talking(FRAME, CROP)) for _ in range(5)]
+    falling = [fade.idle(FRAME) for _ in range(5)]
     source = mouth_luma(FRAME.picture)
-    step = (CROP_LUMA - source) / 3
-    assert rising == pytest.approx([source + step, source + 2 * step, CROP_LUMA, CROP_LUMA], abs=1)
-    assert [mouth_luma(picture) for picture in falling] == pytest.approx([source + 2 * step, source + step, source, source], abs=1)
-    assert falling[2] is falling[3] is FRAME.picture
+    steps = [source + (CROP_LUMA - source) * quarter / 4 for quarter in range(5)]
+    assert rising == pytest.approx([*steps[1:], CROP_LUMA], abs=1)
+    assert [mouth_luma(picture) for picture in falling] == pytest.approx([*steps[3::-1], source], abs=1)
+    assert falling[3] is falling[4] is FRAME.picture
 
 
 def test_a_frame_that_could_not_be_drawn_lets_the_last_mouth_fade_out() -> None:
     fade = MouthFade()
-    for _ in range(3):
+    for _ in range(FADE_FRAMES):
         fade.talking(FRAME, CROP)
-    levels = [mouth_luma(fade.talking(FRAME, None)) for _ in range(3)]
+    levels = [mouth_luma(fade.talking(FRAME, None)) for _ in range(FADE_FRAMES)]
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == mouth_luma(FRAME.picture)
+
+
+def test_the_mouths_of_two_engines_cross_fade_without_the_sources_own_in_between() -> None:
+    fade = MouthFade()
+    warped, generated = replace(fake_crop(FRAME, 100), engine="warp"), replace(fake_crop(FRAME, 200), engine="musetalk")
+    for _ in range(FADE_FRAMES):
+        fade.talking(FRAME, generated)
+    mouths = [mouth_luma(fade.talking(FRAME, warped)) for _ in range(FADE_FRAMES + 1)]
+    assert mouths == pytest.approx([175, 150, 125, 100, 100], abs=1)
+
+
+def test_a_mouth_that_is_leaving_goes_also_when_the_speech_ends() -> None:
+    fade = MouthFade()
+    for _ in range(FADE_FRAMES):
+        fade.talking(FRAME, replace(CROP, engine="musetalk"))
+    fade.talking(FRAME, replace(CROP, engine="warp"))
+    pictures = [fade.idle(FRAME) for _ in range(FADE_FRAMES)]
+    levels = [mouth_luma(picture) for picture in pictures]
+    assert levels == sorted(levels, reverse=True)
+    assert pictures[-1] is FRAME.picture
+
+
+def test_a_lent_mouth_is_carried_over_to_the_frame_that_borrows_it() -> None:
+    lender, borrower = fake_frame(0), fake_frame(10)
+    lent = replace(fake_crop(lender, 150), drawn_on=lender)
+    fade = MouthFade()
+    for _ in range(FADE_FRAMES):
+        picture = fade.talking(borrower, lent, drawn_on=borrower)
+    assert mouth_luma(picture) == pytest.approx(160, abs=1)  # its own frame is 10 brighter
