@@ -126,7 +126,7 @@ class VideoPathForbidden(Forbidden):
 
 class ForeignOrigin(Forbidden):
     slug, title = "foreign-origin", "The call comes from a web page of another site"
-    default_advice = "Open the server's own page, or set PUBLIC_URL to the address that browsers use."
+    default_advice = "Open the server's own page, set PUBLIC_URL to the address that browsers use, or list the site in CORS_ORIGINS."
 
 
 class NotFound(GpuserverError):

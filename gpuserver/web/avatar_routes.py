@@ -22,6 +22,7 @@ from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
 from gpuserver.web.jobs import Jobs
 from gpuserver.web.keys import key_in_query, needs_key
 from gpuserver.web.problem import invalid_input
+from gpuserver.web.rate_limit import uncounted
 from gpuserver.web.uploads import Form, receive_form
 from gpuserver.wire import AvatarCreated, AvatarList, AvatarProfile, CreateAvatar, check_avatar_id
 
@@ -156,6 +157,7 @@ class AvatarRoutes:
         """GET /v1/avatars/{avatar_id}."""
         return _json(await asyncio.to_thread(self._manager.info, _avatar_id(request)))
 
+    @uncounted
     @key_in_query
     async def preview(self, request: web.Request) -> web.FileResponse:
         """GET /v1/avatars/{avatar_id}/preview: a JPEG."""
@@ -163,6 +165,7 @@ class AvatarRoutes:
         # The same id may show another face after ?replace=true: the browser asks again, a 304 is cheap.
         return web.FileResponse(path, headers={"Content-Type": "image/jpeg", "Cache-Control": "no-cache"})
 
+    @uncounted
     @key_in_query
     async def film(self, request: web.Request) -> web.FileResponse:
         """GET /v1/avatars/{avatar_id}/idle.mp4: the idle loop, forth and back; made when it is first asked for. Ranges are served."""

@@ -71,7 +71,7 @@ def test_media_url_is_where_this_machine_reaches_it(host: str, url: str) -> None
 
 
 def test_planned_settings_in_use_are_named() -> None:
-    assert Settings(_env_file=None, webrtc_udp_port=5000, api_keys="k").planned_settings_in_use() == ["API_KEYS", "WEBRTC_UDP_PORT"]
+    assert Settings(_env_file=None, media_workers=2, max_sessions=3).planned_settings_in_use() == ["MEDIA_WORKERS"]
     assert Settings(_env_file=None).planned_settings_in_use() == []
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
 from gpuserver import errors
-from gpuserver.errors import Full, GpuserverError
+from gpuserver.errors import CannotStart, Full, GpuserverError
 from gpuserver.web.problem import CONTENT_TYPE, problem_middleware
 
 
@@ -85,3 +88,12 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
 def test_problem_types_are_unique() -> None:
     slugs = [kind.slug for kind in _tree(GpuserverError)]
     assert len(slugs) == len(set(slugs))
+
+
+ROW = re.compile(r"^\| `(?P<slug>[a-z-]+)` \| (?P<status>\d{3}) \| [^|]+\. \| [^|]+\. \|$", re.MULTILINE)
+
+
+def test_every_problem_type_is_documented_with_its_status_and_what_to_do() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "problems.md").read_text()
+    documented = {match["slug"]: int(match["status"]) for match in ROW.finditer(text)}
+    assert documented == {kind.slug: kind.status for kind in _tree(GpuserverError) if kind is not CannotStart}
