@@ -28,10 +28,17 @@ def internal_secret(settings: Settings) -> str:
     """INTERNAL_SECRET, else the content of .secret beside AVATARS_DIR, generated at the first start (mode 600)."""
     if settings.internal_secret is not None:
         return settings.internal_secret.get_secret_value()
-    path = settings.avatars_dir.parent / ".secret"
+    path = _secret_file(settings)
     if not path.exists():
         _publish_secret(path)
     return path.read_text(encoding="ascii").strip()
+
+
+def known_secret(settings: Settings) -> str | None:
+    """The internal secret if there is one; none is made, nothing is written."""
+    if settings.internal_secret is None and not _secret_file(settings).is_file():
+        return None
+    return internal_secret(settings)
 
 
 def check_keys(settings: Settings) -> None:
@@ -63,6 +70,10 @@ def engine_token_of(request: web.Request) -> str:
 def same_secret(given: str, expected: str) -> bool:
     """Compare in a time that tells nothing about where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+
+
+def _secret_file(settings: Settings) -> Path:
+    return settings.avatars_dir.parent / ".secret"
 
 
 def _publish_secret(path: Path) -> None:

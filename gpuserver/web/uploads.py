@@ -85,13 +85,14 @@ async def _read_parts(request: web.Request, form: Form, file_field: str, path: P
             await _save(part, path, limit, pace)
             form.file = path
         else:
-            form.fields[part.name] = await _read_text(part, pace)
+            form.fields[part.name] = await read_text(part, pace)
             if check is not None:
                 await check(part.name, form.fields[part.name])
     raise InvalidInput(f"The form has more than {MOST_PARTS} parts.")
 
 
-async def _read_text(part: BodyPartReader, pace: Pace) -> str:
+async def read_text(part: BodyPartReader, pace: Pace) -> str:
+    """A text field, of at most TEXT_LIMIT bytes. Raises InvalidInput, TooSlow, and ValueError for what is no UTF-8."""
     text = bytearray()
     while chunk := await pace.wait(part.read_chunk(TEXT_LIMIT)):
         text += chunk
@@ -101,10 +102,15 @@ async def _read_text(part: BodyPartReader, pace: Pace) -> str:
     return text.decode()
 
 
-async def _save(part: BodyPartReader, path: Path, limit: int, pace: Pace) -> None:
+def refuse_encoded_part(part: BodyPartReader) -> None:
+    """Files come as they are. Raises UnsupportedMediaType."""
     for header in ("Content-Encoding", "Content-Transfer-Encoding"):
         if part.headers.get(header, "binary").lower() not in {"binary", "8bit", "7bit", "identity"}:
             raise UnsupportedMediaType(f"The file's {header} is not taken.", advice="Send the file as it is.")
+
+
+async def _save(part: BodyPartReader, path: Path, limit: int, pace: Pace) -> None:
+    refuse_encoded_part(part)
     with await asyncio.to_thread(path.open, "xb") as file:
         size = 0
         while chunk := await pace.wait(part.read_chunk(CHUNK_BYTES)):

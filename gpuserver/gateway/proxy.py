@@ -1,0 +1,113 @@
+"""/api/avatar/webrtc/{path}: signalling and speech, passed on to {path} of the lip-sync service, and to nothing else.
+
+What may be called is a list. Paths are compared as they were sent: anything with dots, doubled slashes or percent signs is no path
+of the list, so nothing leads elsewhere. Bodies stream both ways; headers pass by a list, credentials never.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from yarl import URL
+
+from gpuserver.config import Settings
+from gpuserver.errors import Cancelled, GpuserverError, NotFound, TooLarge
+from gpuserver.gateway.lipsync_service import LipSyncService
+from gpuserver.gateway.passing_on import pass_on
+from gpuserver.web.body import Pace, refuse_content_encoding
+from gpuserver.web.keys import KEY_PARAMETER, key_in_query
+from gpuserver.web.origin import called_url
+
+PREFIX = "/api/avatar/webrtc/"
+ALLOWED = re.compile(r"(offer|human|humanaudio|interrupt_talk|is_speaking|record|set_audiotype|whep(/[A-Za-z0-9_-]{1,128}){1,3})")
+REQUEST_HEADERS = ("Accept", "Accept-Language", "Content-Type", "If-Match", "If-None-Match", "Range")
+
+
+def add_proxy_routes(app: web.Application, settings: Settings, service: LipSyncService) -> None:
+    """Serve /api/avatar/webrtc/{path} from `app`, with every method."""
+    app.router.add_route("*", PREFIX + "{path:.*}", Proxy(settings, service).serve)
+
+
+class Proxy:
+    def __init__(self, settings: Settings, service: LipSyncService):
+        self._settings = settings
+        self._service = service
+        self._limit = settings.max_upload_mb * 1024**2
+
+    @key_in_query
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """One call, both ways."""
+        path = _path_of(request)
+        refuse_content_encoding(request)
+        query = {name: value for name, value in request.query.items() if name != KEY_PARAMETER}
+        body = _Body(request, self._limit) if request.body_exists else None
+        try:
+            async with self._service.open(
+                request.method, path, query=query, headers=self._headers(request), body=body and body.chunks()
+            ) as answer:
+                location = _our_location(answer.headers.get("Location"), self._service.base)
+                return await pass_on(request, answer, location=location)
+        finally:
+            if body is not None and body.failure is not None:
+                raise body.failure
+
+    def _headers(self, request: web.Request) -> dict[str, str]:
+        """Those on the list, and where the call came from, by our own account: nobody can claim another address."""
+        headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+        url = called_url(request, self._settings)
+        headers |= {"X-Forwarded-Proto": url.scheme, "X-Forwarded-Host": url.authority}
+        if request.remote:
+            headers["X-Forwarded-For"] = request.remote
+        return headers
+
+
+class _Body:
+    """What the client sends. failure: why chunks() ended early, which an HTTP client hides from its caller."""
+
+    def __init__(self, request: web.Request, limit: int):
+        self._request = request
+        self._limit = limit
+        self.failure: GpuserverError | None = None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        pace = Pace()
+        try:
+            while chunk := await pace.wait(self._request.content.readany()):
+                pace.received += len(chunk)
+                if pace.received > self._limit:
+                    raise TooLarge(f"The body exceeds MAX_UPLOAD_MB ({self._limit // 1024**2} MB).")
+                yield chunk
+        except GpuserverError as error:
+            self.failure = error
+            raise
+        except ConnectionError as error:
+            self.failure = Cancelled("The client went away.")
+            raise self.failure from error
+
+
+def _path_of(request: web.Request) -> str:
+    """The path below the lip-sync service. Raises NotFound."""
+    path = request.rel_url.raw_path.removeprefix(PREFIX)
+    if not ALLOWED.fullmatch(path):
+        raise NotFound(
+            "This is not passed on to the lip-sync service.",
+            advice="offer, human, humanaudio, interrupt_talk, is_speaking, record, set_audiotype and whep/… are.",
+        )
+    return path
+
+
+def _our_location(location: str | None, base: URL) -> str | None:
+    """The address of a resource of the service as our client reaches it; None where it is none that we pass on to."""
+    if location is None:
+        return None
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return None
+    path = parts.path.removeprefix(base.path.rstrip("/")).lstrip("/")
+    if (parts.netloc and parts.netloc != base.authority) or not ALLOWED.fullmatch(path):
+        return None
+    return PREFIX + path
