@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpuserver.errors import GpuserverError, UpstreamFailed
-from gpuserver.musetalk.model_check import CHUNK_BYTES
 from gpuserver.musetalk.model_files import Source
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Hub:
         resumed = answer.status_code == 206 and span is not None and int(span[1]) == there
         size = there if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
-            for chunk in answer.iter_raw(CHUNK_BYTES):
+            for chunk in answer.iter_raw():  # as they come: a chunk of a given size that is never full would be lost
                 file.write(chunk)
                 size += len(chunk)
                 arrived(size)
