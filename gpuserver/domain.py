@@ -266,6 +266,11 @@ class Listener(Protocol):
     A sentence of n samples has ceil(n * 25 / sample_rate) frames; the last one may be partly silent.
     """
 
+    @property
+    def blocking(self) -> bool:
+        """Whether hearing waits for a device or a network, so that it does not belong on an event loop."""
+        ...
+
     def hear(self, speech: Speech) -> Floats:
         """Feature rows (float32 [n, …], n may be 0) of the frames that became computable with this piece."""
         ...

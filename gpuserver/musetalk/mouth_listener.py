@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gpuserver.domain import FPS, FRAME_SECONDS, Floats, Listener, Speech, TimedViseme
+from gpuserver.domain import FPS, FRAME_SECONDS, Floats, Speech, TimedViseme
 from gpuserver.musetalk import visemes
 from gpuserver.musetalk.audio_features import Loudness, SoundFeatures
 from gpuserver.musetalk.mouth_shape import Part, no_rows
@@ -17,9 +17,11 @@ _TINY = 1e-6  # seconds, below any voice's own rounding
 class MouthListener:
     """Implements domain.Listener for one sentence; its first piece decides what drives the lips. Rows: mouth_shape.Part."""
 
+    blocking = False
+
     def __init__(self) -> None:
         self._rate = 0
-        self._listener: Listener | None = None
+        self._listener: _SoundListener | _VisemeListener | None = None
 
     def hear(self, speech: Speech) -> Floats:
         """Rows of the frames whose look-ahead this piece completes. Raises ValueError when the rate changes within the sentence."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -19,7 +20,8 @@ from gpuserver.pipeline.utterance import SpokenFrame, Utterance, slices
 log = structlog.get_logger(__name__)
 
 SOUNDS_AHEAD = 8  # pieces of at most 0.24 s: bridges the time a voice needs to begin its next sentence
-MOUTHS_AHEAD = 12  # frames with the renderer, about half a second
+MOUTHS_AHEAD = 25  # frames with the renderer, 1 s: as much as it draws ahead
+OPENING_FRAMES = 3  # of an answer, for which a student waits; with them there is time for the rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +63,7 @@ class Delivery:
     ):
         self.spoken = ""  # the sentences that were given a voice
         self.render_failures = 0
+        self._ordered = 0  # frames
         self._avatar = scene.avatar
         self._stage = scene.stage
         self._studio = studio
@@ -123,8 +126,7 @@ class Delivery:
 
     async def _draw(self) -> None:
         async for piece in self._pieces:
-            frames = piece.utterance.finish() if piece.speech is None else piece.utterance.hear(piece.speech)
-            for sound in frames:
+            for sound in await _heard(piece):
                 await self._drawings.put(self._order(sound, piece.start))
         await self._drawings.end()
 
@@ -132,7 +134,9 @@ class Delivery:
         """Book the frame's place in the loop and have its mouth drawn."""
         position = self._stage.book(self._generation)
         frame = self._avatar.frame_at(position)
-        job = MouthJob(frame, sound.features, self._stage.due(position), self._generation)
+        self._ordered += 1
+        opening = self._ordered <= OPENING_FRAMES
+        job = MouthJob(frame, sound.features, self._stage.due(position), self._generation, opening)
         return _Drawing(position, frame, sound, start + sound.heard, self._studio.renderer.submit(job))
 
     # ------------------------------------------------------------ mouths -> the stage
@@ -164,3 +168,9 @@ class Delivery:
         await self._performing.wait()
         if self.spoken and (started_at := await self._stage.started(self._generation)) is not None:
             self._report.speech_started(started_at)
+
+
+async def _heard(piece: _Piece) -> list[SpokenFrame]:
+    """The frames that become complete with the piece."""
+    hear = piece.utterance.finish if piece.speech is None else partial(piece.utterance.hear, piece.speech)
+    return await asyncio.to_thread(hear) if piece.utterance.blocking else hear()

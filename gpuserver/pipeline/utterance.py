@@ -47,6 +47,11 @@ class Utterance:
         self._sound_seconds = 0.0
         self._given = 0  # frames
 
+    @property
+    def blocking(self) -> bool:
+        """Whether hearing it may take long and does not belong on the event loop."""
+        return self._listener.blocking
+
     def hear(self, speech: Speech) -> list[SpokenFrame]:
         """The frames that became complete with this piece."""
         self._sound_seconds += speech.seconds

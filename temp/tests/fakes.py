@@ -71,6 +71,8 @@ def loud(value: int, samples: int = 1920) -> Pcm:
 class FakeListener:
     """One row per frame: the loudest sample of its sound. Looks one frame ahead, as real ones do."""
 
+    blocking = False
+
     def __init__(self) -> None:
         self._sound = np.zeros(0, np.int16)
         self._rate = FPS

@@ -1,12 +1,14 @@
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, FakeLanguageModel, FakeRenderer, FakeStage, FakeVoice, fake_avatar
+from fakes import FakeEngine, FakeLanguageModel, FakeListener, FakeRenderer, FakeStage, FakeVoice, fake_avatar
 from virtual_time import in_virtual_time, now
 
-from gpuserver.domain import Generation, LanguageModel, Message, Speech, Voice
+from gpuserver.domain import Floats, Generation, LanguageModel, Message, Speech, Voice
 from gpuserver.media.playout import Playout
 from gpuserver.messages import (
     ErrorEvent,
@@ -19,7 +21,7 @@ from gpuserver.messages import (
     TextStream,
     TraceEvent,
 )
-from gpuserver.pipeline.delivery import Scene
+from gpuserver.pipeline.delivery import MOUTHS_AHEAD, OPENING_FRAMES, Scene
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Line, Turn
 
@@ -76,6 +78,12 @@ async def until(condition: Callable[[], bool], step: float = 0.001) -> None:
 
 
 # ---------------------------------------------------------------- an answer
+
+
+async def in_a_real_thread(work: Callable[[], object]) -> object:
+    """As asyncio.to_thread; virtual time stands still meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 @in_virtual_time
@@ -163,9 +171,36 @@ async def test_a_full_stage_holds_back_voice_and_language_model() -> None:
     running = asyncio.create_task(play.turn.run())
     await asyncio.sleep(60)
     assert model.tokens_given < 150
-    assert len(play.renderer.jobs) <= 15
+    assert len(play.renderer.jobs) <= MOUTHS_AHEAD + 3
     play.turn.interrupt()
     await running
+
+
+@in_virtual_time
+async def test_a_turns_first_frames_are_marked_as_those_a_student_waits_for() -> None:
+    play = Play("word " * 5, verbatim=True)
+    await play.turn.run()
+    assert [job.opening for job in play.renderer.jobs] == [True] * OPENING_FRAMES + [False] * (len(play.renderer.jobs) - OPENING_FRAMES)
+
+
+@in_virtual_time
+async def test_a_listener_that_waits_for_a_device_does_not_hold_up_the_event_loop() -> None:
+    class Network(FakeListener):
+        blocking = True
+
+        def hear(self, speech: Speech) -> Floats:
+            with pytest.raises(RuntimeError):  # on a thread of its own: there is no loop
+                asyncio.get_running_loop()
+            return super().hear(speech)
+
+    class NetworkEngine(FakeEngine):
+        def listener(self) -> FakeListener:
+            return Network()
+
+    play = Play("word " * 5, verbatim=True, engine=NetworkEngine())
+    with patch.object(asyncio, "to_thread", in_a_real_thread):
+        await play.turn.run()
+    assert play.frames == 26 and not play.told(ErrorEvent)
 
 
 @in_virtual_time
