@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuserver.domain import Box, Floats
 
+FACE_SIDE = 256  # pixels of an encoded face
 NO_FACE = Box(0, 0, 0, 0)
 EXTRA_MARGIN = 10  # pixels below the chin in V1.5, for a jaw that opens
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from gpuserver.errors import AvatarNotFound, Cancelled, GpuserverError
+from gpuserver.musetalk.child_process import WATCH_SECONDS, child_environment, end_child
 from gpuserver.musetalk.idle_film import part_of
-from gpuserver.musetalk.preparation_job import WATCH_SECONDS, child_environment, end_child
 
 WALL_SECONDS = 300.0
 _ERROR_TAIL = 2_000  # characters of the child's standard error that go into the log

@@ -10,11 +10,8 @@ The parent's side is preparation_job.py.
 from __future__ import annotations
 
 import errno
-import json
-import os
 import resource
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +24,7 @@ from gpuserver.domain import FPS, Bytes2D
 from gpuserver.errors import DiskFull, GpuserverError, VideoLimitExceeded
 from gpuserver.musetalk import landmarks as points
 from gpuserver.musetalk.avatar_files import AvatarWriter
+from gpuserver.musetalk.child_lines import Lines
 from gpuserver.musetalk.disk_room import MARGIN_BYTES, DiskRoom
 from gpuserver.wire import AvatarId, AvatarInfo, QualityReport
 
@@ -38,7 +36,6 @@ _ADDRESS_SPACE = 6 * _GIB  # 4K video needs 1.5 GiB of it
 _FILE_BYTES = 8 * _GIB  # 60 s of 1280x1280 are 3.7 GB
 _CPU_SECONDS = 300  # 60 s of 4K video need 100
 _OPEN_FILES = 128
-_PROGRESS_SECONDS = 0.1  # between two lines
 _JPEG_QUALITY = 88
 _WRITING = 0.1  # of the whole: making everything durable
 
@@ -132,25 +129,6 @@ def _limit_resources() -> None:
         resource.setrlimit(which, (allowed, allowed))
 
 
-class _Lines:
-    """The private end of standard output; anything else that prints goes to standard error."""
-
-    def __init__(self) -> None:
-        sys.stdout.flush()
-        self._pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        self._spoken_at, self._stage = 0.0, ""
-
-    def say(self, **line: object) -> None:
-        self._pipe.write(json.dumps(line, ensure_ascii=True) + "\n")
-
-    def progress(self, stage: str, part: float) -> None:
-        now = time.monotonic()
-        if now - self._spoken_at >= _PROGRESS_SECONDS or stage != self._stage or part == 1:
-            self._spoken_at, self._stage = now, stage
-            self.say(progress=[stage, round(part, 4)])
-
-
 def _known(error: BaseException) -> GpuserverError | None:
     """The error in the words of our own tree; None if it is a defect of ours."""
     if isinstance(error, GpuserverError):
@@ -165,7 +143,7 @@ def _known(error: BaseException) -> GpuserverError | None:
 
 
 def main() -> int:
-    lines = _Lines()
+    lines = Lines()
     try:
         request = PreparationRequest.model_validate_json(sys.argv[1])
         _limit_resources()
@@ -174,7 +152,7 @@ def main() -> int:
         known = _known(error)
         if known is None:
             raise
-        lines.say(error={"slug": known.slug, "detail": known.detail, "advice": known.advice, "extra": known.extra})
+        lines.fail(known)
         return 1
     lines.say(result=info.model_dump(mode="json"))
     return 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpuserver.domain import Avatar, loop_index
 from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
-from gpuserver.musetalk import preparation_job
+from gpuserver.interpreter import Interpreter
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.eyelids import Eyelids
 from gpuserver.musetalk.faces import FaceFinder
@@ -37,11 +37,9 @@ def prepare(tmp_path: Path, video: Path, **request: object) -> tuple[AvatarInfo,
 
 
 @pytest.fixture
-def no_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A script that is run in place of Python; the test writes it."""
-    script = tmp_path / "python"
-    monkeypatch.setattr(preparation_job.sys, "executable", str(script))  # type: ignore[attr-defined]
-    return script
+def no_preparation(tmp_path: Path) -> Path:
+    """A script that run_script() runs in place of Python; the test writes it."""
+    return tmp_path / "python"
 
 
 def pretend(script: Path, lines: str) -> None:
@@ -51,7 +49,8 @@ def pretend(script: Path, lines: str) -> None:
 
 def run_script(tmp_path: Path, **options: object) -> AvatarInfo:
     with PORTRAIT.open("rb") as file:
-        return run_preparation(PreparationRequest(folder=tmp_path, avatar_id="a"), file, **options)  # type: ignore[arg-type]
+        python = Interpreter(str(tmp_path / "python"))
+        return run_preparation(PreparationRequest(folder=tmp_path, avatar_id="a"), file, python=python, **options)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- what it makes
