@@ -56,12 +56,17 @@ def management(supervised: Supervised = False) -> None:
 
 
 @app.command()
-def media(supervised: Supervised = False) -> None:
-    """Start the media server alone."""
+def media(supervised: Supervised = False, *, chosen: Annotated[bool, typer.Option("--chosen-python", hidden=True)] = False) -> None:
+    """Start the media server alone, in the Python of MUSETALK_CONDA_ENV if it is set and can do it."""
+    from gpuserver.interpreter import OWN, choose_interpreter, take_over
+
+    settings = read_settings()
+    interpreter = OWN if chosen else choose_interpreter(settings.musetalk_conda_env)
+    take_over(interpreter, ["media", "--chosen-python", *(["--supervised"] if supervised else [])])
     on_ready = _on_ready(supervised)
     from gpuserver.media import server
 
-    server.main(read_settings(), on_ready=on_ready)
+    server.main(settings, on_ready=on_ready, interpreter=interpreter)
 
 
 @app.command()

@@ -53,7 +53,7 @@ def choose_interpreter(prefix: Path | None, *, seconds: float = CHECK_SECONDS) -
         return OWN
     python = prefix.absolute() / "bin" / "python"
     if not os.access(python, os.X_OK):
-        return _without(prefix, "there is no bin/python in it")
+        return _without("there is no bin/python in it")
     wanted = Interpreter(str(python))
     try:
         trial = subprocess.run(  # noqa: S603 - the operator's own setting, no shell
@@ -68,11 +68,11 @@ def choose_interpreter(prefix: Path | None, *, seconds: float = CHECK_SECONDS) -
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _without(prefix, f"its bin/python took longer than {seconds:.0f} s to import gpuserver")
+        return _without(f"its bin/python took longer than {seconds:.0f} s to import gpuserver")
     except OSError as error:
-        return _without(prefix, f"its bin/python cannot be started ({error.strerror})")
+        return _without(f"its bin/python cannot be started ({error.strerror})")
     if trial.returncode != 0:
-        return _without(prefix, f"its bin/python cannot import gpuserver: {_last_line(trial.stderr) or f'exit code {trial.returncode}'}")
+        return _without(f"its bin/python cannot import gpuserver: {_last_line(trial.stderr) or f'exit code {trial.returncode}'}")
     return wanted
 
 
@@ -83,8 +83,8 @@ def take_over(interpreter: Interpreter, arguments: Sequence[str]) -> None:
         os.execve(interpreter.path, command, interpreter.environment(os.environ))  # noqa: S606 - no shell, on purpose
 
 
-def _without(prefix: Path, why: str) -> Interpreter:
-    return Interpreter(sys.executable, f"MUSETALK_CONDA_ENV={prefix} is not used, because {why}. {sys.executable} does the work.")
+def _without(why: str) -> Interpreter:
+    return Interpreter(sys.executable, f"MUSETALK_CONDA_ENV is not used, because {why}; the server's own Python does the work.")
 
 
 def _last_line(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gpuserver.config import Settings
+from gpuserver.interpreter import OWN, Interpreter
 from gpuserver.media.peers import Peers
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.keys import public
@@ -27,6 +28,7 @@ def add_health_route(
     voice: Reporting,
     language_model: Reporting,
     engine: str,
+    interpreter: Interpreter = OWN,
 ) -> None:
     """Serve /health from `app`."""
 
@@ -38,6 +40,8 @@ def add_health_route(
             "renderer": {"engine": engine},
             "peers": {"count": len(peers)},
         }
+        if interpreter.shortfall is not None:
+            components["python"] = {"fallback": interpreter.shortfall}
         body = {
             "status": "healthy",
             "service": "gpuserver-media",

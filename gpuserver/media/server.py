@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
+from gpuserver.interpreter import OWN, Interpreter
 from gpuserver.media.choice_routes import add_choice_routes
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.health import add_health_route
@@ -59,7 +60,13 @@ class SessionsAsUsers:
                 log.info("session_ended_by_itself", session_id=session_id)
 
 
-def create_app(settings: Settings, *, voice: ReportingVoice | None = None, language_model: ReportingModel | None = None) -> web.Application:
+def create_app(
+    settings: Settings,
+    *,
+    voice: ReportingVoice | None = None,
+    language_model: ReportingModel | None = None,
+    interpreter: Interpreter = OWN,
+) -> web.Application:
     """The application, with the voice and the language model that the settings name unless others are given.
 
     Nothing is started before it runs. Raises CannotStart for settings that cannot work.
@@ -96,7 +103,7 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(say_goodbye)
-    add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name)
+    add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name, interpreter=interpreter)
     add_choice_routes(app, voice, language_model)
     add_session_routes(app, registry, peers, settings)
     add_websocket_routes(app, registry, peers)
@@ -104,16 +111,18 @@ def create_app(settings: Settings, *, voice: ReportingVoice | None = None, langu
     return app
 
 
-def main(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Serve until a signal. Raises CannotStart."""
+def main(settings: Settings, *, on_ready: Callable[[], None] | None = None, interpreter: Interpreter = OWN) -> None:
+    """Serve until a signal. interpreter: what was found when a Python was chosen, for /health. Raises CannotStart."""
     configure_logging(settings)
+    if interpreter.shortfall is not None:
+        log.warning("own_python", message=interpreter.shortfall)
     check_bind(settings, "MEDIA", settings.media_host)
     cv2.setNumThreads(1)  # the cores belong to the sessions, not to one call
-    asyncio.run(_serve(settings, on_ready))
+    asyncio.run(_serve(settings, on_ready, interpreter))
     leave_what_is_being_loaded()
 
 
-async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> None:
+async def _serve(settings: Settings, on_ready: Callable[[], None] | None, interpreter: Interpreter) -> None:
     asyncio.get_running_loop().set_exception_handler(log_failure)
 
     def ready() -> None:
@@ -121,7 +130,7 @@ async def _serve(settings: Settings, on_ready: Callable[[], None] | None) -> Non
         if on_ready is not None:
             on_ready()
 
-    await serve(create_app(settings), "MEDIA", settings.media_host, settings.media_port, on_ready=ready)
+    await serve(create_app(settings, interpreter=interpreter), "MEDIA", settings.media_host, settings.media_port, on_ready=ready)
 
 
 def log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "gpuserver"
 
 # What each part may import of the package, besides itself. A part is a folder or a module of gpuserver.
 BASE = {"config", "errors", "__init__"}
-NOUNS = {"domain", "wire", "messages", *BASE}
+NOUNS = {"domain", "wire", "messages", "interpreter", *BASE}
 ALLOWED = {
     "__init__": set[str](),
     "config": set[str](),
@@ -23,14 +23,16 @@ ALLOWED = {
     "wire": BASE,
     "messages": {"wire", *BASE},
     "interpreter": set[str](),
-    "musetalk": {"interpreter", *NOUNS},
+    "musetalk": NOUNS,
     "pipeline": {"musetalk", *NOUNS},
     "web": {"pipeline", "musetalk", *NOUNS},
     "media": {"web", "pipeline", "musetalk", *NOUNS},
     "api": {"web", "pipeline", "musetalk", *NOUNS},
-    "management_api": {"api", "web", "pipeline", "musetalk", *NOUNS},
+    "gateway": {"web", "pipeline", "musetalk", *NOUNS},
+    "management_api": {"api", "gateway", "web", "pipeline", "musetalk", *NOUNS},
     "startup_report": set[str](),
     "unified_server": {"startup_report", "web", *NOUNS},
+    "gateway_workers": {"unified_server", "web", *NOUNS},
     "sessions_now": {"web", *NOUNS},
     "cli_settings": BASE,
     "cli_avatars": {"cli_settings", "sessions_now", "musetalk", *NOUNS},
@@ -39,7 +41,6 @@ ALLOWED = {
         "cli_avatars",
         "cli_models",
         "cli_settings",
-        "interpreter",
         "unified_server",
         "management_api",
         "media",
@@ -58,6 +59,7 @@ FORBIDDEN = {
     "pipeline": {"torch", "cv2", "aiortc", "aiohttp.web"},
     "web": {"torch", "cv2", "av", "aiortc"},
     "api": {"torch", "cv2", "av", "aiortc"},
+    "gateway": {"torch", "cv2", "av", "aiortc"},
 }
 NUMPY_AND_STDLIB_ONLY = [
     "domain.py",
@@ -119,7 +121,7 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["management_api", "cli", "unified_server", "musetalk.avatar_manager", "web.avatar_routes", "api.relay", "web.lifeline"]
+    "module", ["management_api", "cli", "unified_server", "musetalk.avatar_manager", "web.avatar_routes", "api.relay", "web.lifeline", "gateway.server"]
 )
 def test_process_1_loads_nothing_heavy(module: str) -> None:
     assert _loaded_by(f"import gpuserver.{module}") & HEAVY == set()
