@@ -125,13 +125,15 @@ def at_16_khz(pcm: Pcm, rate: int) -> Floats:
 
     resampled: Floats = soxr.resample(sound, rate, whisper.SAMPLE_RATE)
     samples = len(pcm) * whisper.SAMPLE_RATE // rate
-    return np.pad(resampled[:samples], (0, max(samples - len(resampled), 0)))
+    padded: Floats = np.pad(resampled[:samples], (0, max(samples - len(resampled), 0)))
+    return padded
 
 
 def rest_row(ear: Ear) -> Floats:
     """The row of silence, float32 [50, width]."""
     silence = whisper.log_mel(np.zeros(0, np.float32))
-    return _windows(ear.steps(silence, _SILENT_STEP, _SILENT_STEP + whisper.STEPS_PER_ROW), 1)[0]
+    row: Floats = _windows(ear.steps(silence, _SILENT_STEP, _SILENT_STEP + whisper.STEPS_PER_ROW), 1)[0]
+    return row
 
 
 def _windows(steps: Floats, count: int) -> Floats:

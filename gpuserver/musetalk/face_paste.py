@@ -1,0 +1,37 @@
+"""Pastes a painted face: brings it to the size of the face box and mixes it into the source's planes by the avatar's mask."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuserver.domain import AvatarFrame, Box, Bytes2D, FaceCrop, LatentFace
+from gpuserver.musetalk.blending import mix
+from gpuserver.musetalk.compositor import planes
+
+
+def paste(picture: Bytes2D, frame: AvatarFrame, face: LatentFace) -> FaceCrop:
+    """The crop over the mask's box. picture: uint8 [256, 256, 3], BGR, what was painted for the frame.
+
+    It is mixed in YUV, where a pixel that the mask leaves out stays the source's bit by bit; upstream mixes in BGR by the same
+    8-bit rule. Colours change linearly from one to the other, so that both differ by rounding only.
+    """
+    import cv2
+
+    sized = np.asarray(cv2.resize(picture, (face.box.width, face.box.height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    seen = cut(sized, face.box, face.mask_box)
+    drawn = planes(np.asarray(cv2.cvtColor(seen, cv2.COLOR_BGR2YUV_I420), np.uint8))
+    coarse = np.asarray(cv2.resize(face.mask, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    source = [_window(plane, face.mask_box, step) for plane, step in zip(planes(frame.picture), (1, 2, 2), strict=True)]
+    y, u, v = (mix(front, back, mask) for front, back, mask in zip(drawn, source, (face.mask, coarse, coarse), strict=True))
+    return FaceCrop(face.mask_box, y, u, v)
+
+
+def cut(sized: Bytes2D, box: Box, wanted: Box) -> Bytes2D:
+    """The part `wanted` [h, w, 3] of a picture that fills `box`; its border goes on where `wanted` leaves the box."""
+    rows = np.clip(np.arange(wanted.top, wanted.bottom) - box.top, 0, box.height - 1)
+    columns = np.clip(np.arange(wanted.left, wanted.right) - box.left, 0, box.width - 1)
+    return np.ascontiguousarray(sized[rows][:, columns])
+
+
+def _window(plane: Bytes2D, box: Box, step: int) -> Bytes2D:
+    return plane[box.top // step : box.bottom // step, box.left // step : box.right // step]
