@@ -28,8 +28,6 @@ PLANNED = (
     "gateway_host",
     "tts_port",
     "enable_musetalk",
-    "musetalk_base",
-    "musetalk_conda_env",
     "ffmpeg_path",
     "lipsync_service_url",
     "webrtc_public_ip",
