@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame
 
 from gpuserver.config import Settings
-from gpuserver.domain import Avatar, LanguageModel, Speech
+from gpuserver.domain import Avatar, LanguageModel, Pcm, Speech
+from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.clock import LoopClock
+from gpuserver.media.encoding import Encoding
+from gpuserver.media.picture_encoders import H264
 from gpuserver.media.playout import Playout
 from gpuserver.media.tracks import PictureTrack, SoundTrack
 from gpuserver.musetalk.renderer import Renderer
@@ -41,8 +43,8 @@ class Ear:
     heard: list[float] = field(default_factory=list)
     packet: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self, frame: AudioFrame) -> None:
-        if np.abs(frame.to_ndarray().astype(np.int32)).max() > AUDIBLE:
+    def take(self, piece: Pcm) -> None:
+        if np.abs(piece.astype(np.int32)).max() > AUDIBLE:
             self.heard.append(time.monotonic())
         self.packet.set()
         self.packet.clear()
@@ -57,6 +59,19 @@ class Ear:
         while not self.heard or time.monotonic() - self.heard[-1] < seconds:
             await self.packet.wait()
         return self.heard[-1]
+
+
+class HeardPlayout(Playout):
+    """A playout whose sound is listened to as its track takes it."""
+
+    def __init__(self, avatar: Avatar, ear: Ear):
+        super().__init__(avatar)
+        self._ear = ear
+
+    def sound(self, piece: int) -> Pcm:
+        taken = super().sound(piece)
+        self._ear.take(taken)
+        return taken
 
 
 class TimedVoice:
@@ -90,12 +105,10 @@ class Latencies:
     idle_bytes_changed: int = 0
 
 
-async def _pull(track: MediaStreamTrack, ear: Ear | None) -> None:
+async def _pull(track: MediaStreamTrack) -> None:
     with suppress(MediaStreamError):
         while True:
-            frame = await track.recv()
-            if ear is not None and isinstance(frame, AudioFrame):
-                ear.take(frame)
+            await track.recv()
 
 
 @asynccontextmanager
@@ -104,21 +117,24 @@ async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> Asy
     real_voice = make_voice(Settings(tts="hibari"))
     real_voice.start()
     voice, engine, ear = TimedVoice(real_voice), WarpEngine(), Ear()
-    renderer, playout = Renderer(engine), Playout(avatar)
+    renderer, playout = Renderer(engine), HeardPlayout(avatar, ear)
+    encoding, clock = Encoding(), LoopClock()
     renderer.start()
     request = CreateSession(tutor_id="bench", student_id="bench")
     settings = SessionSettings(model=None, idle_seconds=3600)
     session = Session(request, avatar, playout, Studio(language_model, voice, engine, renderer), settings, on_idle=lambda _: None)
     session.attach()
-    tracks = (PictureTrack(playout, LoopClock()), SoundTrack(playout, LoopClock()))
-    pulls = [asyncio.create_task(_pull(track, ear)) for track in tracks]
+    pictures, sounds = PictureTrack(playout, clock), SoundTrack(playout, clock)
+    pictures.begin(encoding.stream(avatar, H264, Bitrate(clock.now)), H264)
+    pulls = [asyncio.create_task(_pull(track)) for track in (pictures, sounds)]
     try:
         yield session, playout, voice, ear
     finally:
         await session.aclose("the benchmark is over")
-        for track in tracks:
-            track.stop()
+        pictures.stop()
+        sounds.stop()
         await asyncio.gather(*pulls)
+        await encoding.aclose()
         renderer.close()
         await voice.aclose()
 

@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecCapability, RTCRtpSender, RTCSessionDescription
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
+from gpuserver.domain import SAMPLE_RATE
 from gpuserver.errors import InvalidSdp, UpstreamFailed
+from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.clock import Clock
-from gpuserver.media.encoder import raise_start_bitrate
+from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
+from gpuserver.media.picture_encoders import CODECS
 from gpuserver.media.sdp import ReadOffer, answer_candidates
-from gpuserver.media.tracks import PictureTrack, SoundTrack, Ticking
+from gpuserver.media.sending import Sender, negotiated_codec, unix_time_of
+from gpuserver.media.tracks import PICTURE_CLOCK, PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
 
 NEGOTIATION_SECONDS = 1.5  # aiortc needs 20 ms; with a STUN or TURN server, aioice's 5 s per server come on top
@@ -53,6 +57,7 @@ class Peer:
         playout: Ticking,
         clock: Clock,
         configuration: RTCConfiguration,
+        encoding: Encoding,
         *,
         on_connected: Callable[[Peer], None],
         on_ended: Callable[[Peer], None],
@@ -65,9 +70,13 @@ class Peer:
         self._states: asyncio.Queue[str] = asyncio.Queue(maxsize=16)  # a connection goes through 5 states at most
         self._watch: asyncio.Task[None] | None = None
         self._username_fragment: str | None = None
-        self._tracks = (SoundTrack(playout, clock), PictureTrack(playout, clock))
-        for track in self._tracks:
-            self._connection.addTransceiver(track, direction="sendonly")
+        self._playout = playout
+        self._clock = clock
+        self._encoding = encoding
+        self._sound, self._picture = SoundTrack(playout, clock), PictureTrack(playout, clock)
+        for track in (self._sound, self._picture):
+            transceiver = self._connection.addTransceiver(track, direction="sendonly")
+            transceiver.setCodecPreferences(preferred_codecs(track.kind))
             track.add_listener("ended", self._note_track_ended)
         self._connection.add_listener("connectionstatechange", self._note_state)
 
@@ -114,10 +123,20 @@ class Peer:
     async def _negotiate(self, sdp: str) -> None:
         connection = self._connection
         await connection.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
-        for transceiver in connection.getTransceivers():
-            if transceiver.kind == "video":
-                raise_start_bitrate(transceiver)
+        self._begin_sending()
         await connection.setLocalDescription(await connection.createAnswer())
+
+    def _begin_sending(self) -> None:
+        """Put our own encoders in the place of aiortc's, now that the codecs are negotiated."""
+        epoch = unix_time_of(self._playout.epoch, self._clock.now)
+        for transceiver in self._connection.getTransceivers():
+            if transceiver.kind == "video":
+                codec = negotiated_codec(transceiver)
+                stream = self._encoding.stream(self._playout.avatar, codec, Bitrate(self._clock.now))
+                self._picture.begin(stream, codec)
+                Sender(transceiver.sender, epoch, PICTURE_CLOCK, stream)
+            else:
+                Sender(transceiver.sender, epoch, SAMPLE_RATE)
 
     async def _add(self, candidates: Iterable[IceCandidate]) -> None:
         for candidate in candidates:
@@ -142,7 +161,7 @@ class Peer:
 
     async def _close_connection(self) -> None:
         connection = self._connection
-        for track in self._tracks:
+        for track in (self._sound, self._picture):
             track.stop()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -164,3 +183,11 @@ class Peer:
     def _note(self, state: str) -> None:
         if not self._states.full():
             self._states.put_nowait(state)
+
+
+def preferred_codecs(kind: str) -> list[RTCRtpCodecCapability]:
+    """What an answer takes of an offer, the best first: our own video codecs with their retransmission, and all sound codecs."""
+    offered = RTCRtpSender.getCapabilities(kind).codecs
+    if kind != "video":
+        return list(offered)
+    return [codec for mime_type in (*CODECS, "video/rtx") for codec in offered if codec.mimeType == mime_type]

@@ -17,6 +17,7 @@ from aiortc import RTCConfiguration
 
 from gpuserver.errors import SessionNotFound
 from gpuserver.media.clock import Clock
+from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
 from gpuserver.media.peer import Peer
 from gpuserver.media.sdp import MAX_CANDIDATES, read_offer
@@ -66,9 +67,10 @@ class _Line:
 class Peers:
     """The peers of all sessions."""
 
-    def __init__(self, configuration: RTCConfiguration, clock: Clock):
+    def __init__(self, configuration: RTCConfiguration, clock: Clock, encoding: Encoding):
         self._configuration = configuration
         self._clock = clock
+        self._encoding = encoding
         self._lines: dict[str, _Line] = {}
         self._watches: set[asyncio.Task[None]] = set()
 
@@ -152,7 +154,7 @@ class Peers:
             for older in line.peers[: line.peers.index(peer)]:
                 older.end()
 
-        return Peer(playout, self._clock, self._configuration, on_connected=connected, on_ended=ended)
+        return Peer(playout, self._clock, self._configuration, self._encoding, on_connected=connected, on_ended=ended)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Playout:
     def __init__(self, avatar: Avatar, monotonic: Callable[[], float] = time.monotonic):
         self.epoch = monotonic()
         self.last: PlayedFrame | None = None
-        self._avatar = avatar
+        self.avatar = avatar
         self._monotonic = monotonic
         self._number = -1  # the newest tick played
         self._position = -1  # of the loop at that tick
@@ -182,7 +182,7 @@ class Playout:
     def _play(self, number: int) -> None:
         """Play the tick that follows the newest one."""
         frame = self._step(number)
-        shown = self._avatar.frame_at(self._position)
+        shown = self.avatar.frame_at(self._position)
         if frame is None:
             played = PlayedFrame(number, self._position, self._fade.idle(shown), SILENCE, None)
         else:

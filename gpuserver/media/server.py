@@ -16,6 +16,7 @@ from gpuserver.errors import SessionNotFound
 from gpuserver.interpreter import OWN, Interpreter
 from gpuserver.media.choice_routes import add_choice_routes
 from gpuserver.media.clock import LoopClock
+from gpuserver.media.encoding import Encoding
 from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import rtc_configuration
 from gpuserver.media.peers import Peers
@@ -82,7 +83,8 @@ def create_app(
     language_model = language_model or make_language_model(settings)
     studio = Studio(language_model, voice, engine, renderer)
     registry = SessionRegistry(settings, studio, manager, AvatarCache(manager), Playout)
-    peers = Peers(rtc_configuration(settings), LoopClock())
+    encoding = Encoding()
+    peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
@@ -93,6 +95,7 @@ def create_app(
             parts.push_async_callback(voice.aclose)
             language_model.start()
             parts.push_async_callback(language_model.aclose)
+            parts.push_async_callback(encoding.aclose)
             parts.push_async_callback(peers.aclose)
             parts.push_async_callback(registry.aclose)
             yield

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame, VideoFrame
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack
+from av import Packet
 
-from gpuserver.domain import FRAME_SECONDS, SAMPLE_RATE, SAMPLES_PER_FRAME, Bytes2D, Pcm
+from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Avatar, Pcm
 from gpuserver.media.clock import Clock, Pacer
+from gpuserver.media.picture_encoders import H264
+from gpuserver.media.picture_stream import PictureStream
+from gpuserver.media.playout import PlayedFrame
+from gpuserver.media.sending import Encoded
+from gpuserver.media.sound_stream import SoundStream
 
 PIECE_SECONDS = FRAME_SECONDS / 2  # 20 ms, the usual length of an Opus packet
 PIECE_SAMPLES = SAMPLES_PER_FRAME // 2  # 960
@@ -20,24 +27,18 @@ PICTURE_PATIENCE = FRAME_SECONDS  # a picture later than its successor's time is
 SOUND_PATIENCE = 0.2  # seconds, within the playout's memory; a late piece fits in a browser's jitter buffer, a missing one is a click
 
 
-class Shown(Protocol):
-    """A tick of a playout, as far as the picture track goes."""
-
-    @property
-    def picture(self) -> Bytes2D:
-        """uint8 [height * 3 / 2, width], I420."""
-        ...
-
-
 class Ticking(Protocol):
     """What the tracks need of a Playout."""
+
+    @property
+    def avatar(self) -> Avatar: ...
 
     @property
     def epoch(self) -> float:
         """When tick 0 is due, on the clock's scale."""
         ...
 
-    def tick(self, number: int) -> Shown: ...
+    def tick(self, number: int) -> PlayedFrame: ...
 
     def sound(self, piece: int) -> Pcm:
         """int16 [960]: the 20 ms number `piece` since the epoch."""
@@ -45,7 +46,7 @@ class Ticking(Protocol):
 
 
 class PictureTrack(MediaStreamTrack):
-    """25 pictures per second; a late one is left out."""
+    """25 pictures per second; a late one is left out. begin() comes before the first recv()."""
 
     kind = "video"
 
@@ -53,16 +54,26 @@ class PictureTrack(MediaStreamTrack):
         super().__init__()
         self._playout = playout
         self._pacer = Pacer(clock, playout.epoch, FRAME_SECONDS, PICTURE_PATIENCE)
+        self._stream: PictureStream | None = None
+        self._pack: Callable[[Packet[Any]], tuple[list[bytes], int]] = H264Encoder().pack
 
-    async def recv(self) -> VideoFrame:
+    def begin(self, stream: PictureStream, mime_type: str) -> None:
+        """Send what this stream encodes, in the codec that was negotiated."""
+        self._stream = stream
+        self._pack = H264Encoder().pack if mime_type == H264 else Vp8Encoder().pack
+
+    async def recv(self) -> Encoded:  # type: ignore[override] # a sender takes what its encoder's pack() takes
         """The next picture at its time. Raises MediaStreamError once stopped."""
-        if self.readyState != "live":
+        stream = self._stream
+        if self.readyState != "live" or stream is None:
             raise MediaStreamError
-        number = await self._pacer.next()
-        frame = VideoFrame.from_ndarray(self._playout.tick(number).picture, format="yuv420p")
-        frame.pts = number * PICTURE_STEP
-        frame.time_base = Fraction(1, PICTURE_CLOCK)
-        return frame
+        if stream.owes:
+            unit = stream.pay()
+        else:
+            unit = await stream.next(self._playout.tick(await self._pacer.next()))
+        packet = Packet(unit.data)
+        packet.pts, packet.time_base = unit.number * PICTURE_STEP, VIDEO_TIME_BASE
+        return Encoded(*self._pack(packet))
 
 
 class SoundTrack(MediaStreamTrack):
@@ -74,14 +85,11 @@ class SoundTrack(MediaStreamTrack):
         super().__init__()
         self._playout = playout
         self._pacer = Pacer(clock, playout.epoch, PIECE_SECONDS, SOUND_PATIENCE)
+        self._stream = SoundStream()
 
-    async def recv(self) -> AudioFrame:
+    async def recv(self) -> Encoded:  # type: ignore[override] # a sender takes what its encoder's pack() takes
         """The next 20 ms at their time. Raises MediaStreamError once stopped."""
         if self.readyState != "live":
             raise MediaStreamError
         piece = await self._pacer.next()
-        frame = AudioFrame.from_ndarray(self._playout.sound(piece).reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        frame.pts = piece * PIECE_SAMPLES
-        frame.time_base = Fraction(1, SAMPLE_RATE)
-        return frame
+        return Encoded([self._stream.encode(self._playout.sound(piece))], piece * PIECE_SAMPLES)

@@ -14,19 +14,35 @@ import aioice.ice
 import aioice.mdns
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.codecs import CODECS, get_encoder, init_codecs
-from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.opus import OpusEncoder
-from aiortc.codecs.vpx import Vp8Encoder
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcicetransport import RTCIceGatherer, connection_kwargs, parse_stun_turn_uri
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    AnyRtcpPacket,
+    RtcpPsfbPacket,
+    RtcpSenderInfo,
+    RtcpSrPacket,
+    pack_remb_fci,
+)
 from aiortc.sdp import SessionDescription, candidate_from_sdp
-from av import AudioFrame, VideoFrame
+from av import VideoFrame
 from receiver import Receiver
 
-from gpuserver.media.encoder import NEGOTIATED_CODECS, SENDER_ENCODER, START_BITRATE, raise_start_bitrate
+from gpuserver.media.peer import preferred_codecs
 from gpuserver.media.sdp import PARSE_ERRORS
+from gpuserver.media.sending import (
+    LAST_REPORT,
+    LAST_REPORT_TIME,
+    NEGOTIATED_CODECS,
+    NTP_EPOCH,
+    SENDER_ENCODER,
+    Encoded,
+    Sender,
+    negotiated_codec,
+)
 
 
 class StillTrack(MediaStreamTrack):
@@ -47,6 +63,24 @@ class StillTrack(MediaStreamTrack):
         frame.pts, frame.time_base = self.pts, Fraction(1, 90_000)
         self.pts += 3600
         return frame
+
+
+class PackedTrack(StillTrack):
+    """Something that is no raw frame."""
+
+    async def recv(self) -> Encoded:  # type: ignore[override]
+        return Encoded([b"one", b"two"], 7200)
+
+
+class HeardFeedback:
+    def __init__(self) -> None:
+        self.heard: list[str | int] = []
+
+    def note_estimate(self, estimate: int) -> None:
+        self.heard.append(estimate)
+
+    def want_key_frame(self) -> None:
+        self.heard.append("key")
 
 
 @asynccontextmanager
@@ -83,46 +117,55 @@ def test_a_malformed_server_address_is_a_value_error(uri: str) -> None:
         parse_stun_turn_uri(uri)
 
 
-async def test_a_sender_takes_the_encoder_that_it_is_given(receiver: Receiver) -> None:
+async def test_a_sender_packs_what_a_track_returns_with_the_encoder_that_it_is_given(receiver: Receiver) -> None:
     async with answering(receiver) as connection:
         transceiver = video_of(connection)
-        assert hasattr(transceiver.sender, SENDER_ENCODER), f"RTCRtpSender has no {SENDER_ENCODER}: the start bit rate is not raised"
-        assert getattr(transceiver.sender, SENDER_ENCODER) is None, "the sender makes its encoder earlier than at its first frame"
-        assert getattr(transceiver, NEGOTIATED_CODECS)[0].mimeType == "video/VP8", "VP8 is no longer the first codec"
-        raise_start_bitrate(transceiver)
-        encoder = getattr(transceiver.sender, SENDER_ENCODER)
-        transceiver.sender.replaceTrack(StillTrack())
-        await transceiver.sender._next_encoded_frame(getattr(transceiver, NEGOTIATED_CODECS)[0])
-        assert getattr(transceiver.sender, SENDER_ENCODER) is encoder, "the sender replaces the encoder that it was given"
-        assert encoder.codec.bit_rate == START_BITRATE, "the encoder does not start at the bit rate that was set"
+        assert getattr(transceiver.sender, SENDER_ENCODER, "gone") is None, f"RTCRtpSender makes its {SENDER_ENCODER} earlier, or elsewhere"
+        assert negotiated_codec(transceiver) == "video/VP8", "VP8 is no longer the first codec: preferred_codecs may be unnecessary"
+        Sender(transceiver.sender, 0.0, 90_000)
+        transceiver.sender.replaceTrack(PackedTrack())
+        frame = await transceiver.sender._next_encoded_frame(getattr(transceiver, NEGOTIATED_CODECS)[0])
+        assert (frame.payloads, frame.timestamp) == ([b"one", b"two"], 7200), "a sender no longer sends what pack() gives as it is"
 
 
-@pytest.mark.parametrize("kind", [Vp8Encoder, H264Encoder])
-def test_the_start_bit_rate_is_within_the_encoders_limits(kind: type[Vp8Encoder | H264Encoder]) -> None:
-    encoder = kind()
-    assert encoder.target_bitrate < START_BITRATE, f"{kind.__name__} starts high enough by itself: encoder.py can go"
-    encoder.target_bitrate = START_BITRATE
-    assert encoder.target_bitrate == START_BITRATE, f"{kind.__name__} no longer allows {START_BITRATE} bit/s"
+async def test_a_sender_passes_on_what_the_browser_asks_for(receiver: Receiver) -> None:
+    async with answering(receiver) as connection:
+        sender = video_of(connection).sender
+        feedback = HeardFeedback()
+        Sender(sender, 0.0, 90_000, feedback)
+        await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=0, media_ssrc=sender._ssrc))
+        await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_FIR, ssrc=0, media_ssrc=sender._ssrc))
+        estimate = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=0, media_ssrc=0, fci=pack_remb_fci(640_000, [sender._ssrc]))
+        await sender._handle_rtcp_packet(estimate)
+        assert feedback.heard == ["key", "key", 640_000], "requests for key frames or estimates (REMB) take another way in aiortc now"
 
 
-def test_the_video_codecs_have_the_encoders_that_are_known() -> None:
-    if not CODECS["video"]:
-        init_codecs()
-    encoders = {type(get_encoder(codec)) for codec in CODECS["video"] if not codec.mimeType.endswith("rtx")}
-    assert encoders == {Vp8Encoder, H264Encoder}, f"aiortc has other video encoders now: {encoders}"
+async def test_a_report_speaks_of_the_time_at_which_its_packet_was_due(receiver: Receiver) -> None:
+    async with answering(receiver) as connection:
+        sender, sent = video_of(connection).sender, list[AnyRtcpPacket]()
+
+        async def send(packets: list[AnyRtcpPacket]) -> None:
+            sent.extend(packets)
+
+        sender._send_rtcp = send
+        ours = Sender(sender, epoch=1_000_000.5, rate=90_000)
+        ours.pack(Encoded([b""], 45_000))
+        assert hasattr(sender, LAST_REPORT), f"RTCRtpSender has no {LAST_REPORT}: the round-trip time is lost"
+        assert hasattr(sender, LAST_REPORT_TIME)
+        report = RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=5, packet_count=1, octet_count=1))
+        await sender._send_rtcp([report])
+        assert sent == [report]
+        assert report.sender_info.ntp_timestamp == (1_000_001 + NTP_EPOCH) << 32
+        assert getattr(sender, LAST_REPORT) == report.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF
+        source = inspect.getsource(RTCRtpSender._run_rtcp)
+        assert "self._send_rtcp(packets)" in source, "aiortc sends its reports in another way: lips shift when pictures come late"
 
 
-def test_opus_keeps_the_distance_of_time_stamps_over_a_gap() -> None:
-    encoder = OpusEncoder()
-    stamps = []
-    for piece in (100, 101, 102, 150, 151, 152):
-        frame = AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 48_000, piece * 960
-        frame.time_base = encoder.codec.time_base
-        payloads, stamp = encoder.encode(frame)
-        if payloads:
-            stamps.append(stamp // 960)
-    assert stamps[-1] - stamps[0] == 152 - 100 - (6 - len(stamps)), f"a gap in the sound shifts it against the picture: {stamps}"
+def test_our_codecs_are_among_those_that_aiortc_negotiates() -> None:
+    chosen = [codec.mimeType for codec in preferred_codecs("video")]
+    assert chosen[0] == "video/H264"
+    assert "video/VP8" in chosen
+    assert chosen[-1] == "video/rtx", "without retransmission a lost packet costs a key frame"
 
 
 @pytest.mark.parametrize("text", ["", "1 1 udp", "1 one udp 1 192.0.2.1 5000 typ host"])

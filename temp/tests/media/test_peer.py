@@ -12,11 +12,12 @@ from types import TracebackType
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
+from moving_avatar import moving_avatar
 from receiver import Receiver
 
-from gpuserver.domain import Avatar, AvatarFrame, Box
 from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, SessionNotFound, UpstreamFailed
 from gpuserver.media.clock import LoopClock
+from gpuserver.media.encoding import Encoding
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.sdp import MAX_LINES, answer_candidates, read_offer
@@ -28,17 +29,6 @@ CHROMIUM_CANDIDATE = IceCandidate(
     sdpMid="0",
     sdpMLineIndex=0,
 )
-
-
-def moving_avatar(width: int = 128, height: int = 96, frames: int = 50) -> Avatar:
-    """A bright bar that moves from left to right, 2 pixels per frame."""
-    made = []
-    for index in range(frames):
-        picture = np.full((height * 3 // 2, width), 128, np.uint8)
-        picture[:height] = 40
-        picture[:height, 2 * index : 2 * index + 20] = 220
-        made.append(AvatarFrame(index, picture, np.zeros((468, 2), np.float32), Box(0, 0, width, height), 0.0))
-    return Avatar("moving", width, height, made)
 
 
 class WatchedSession:
@@ -91,9 +81,11 @@ class NothingLeft:
 @pytest.fixture
 async def peers() -> AsyncIterator[Peers]:
     async with NothingLeft():
-        made = Peers(RTCConfiguration(iceServers=[]), LoopClock())
+        encoding = Encoding(1)
+        made = Peers(RTCConfiguration(iceServers=[]), LoopClock(), encoding)
         yield made
         await made.aclose()
+        await encoding.aclose()
 
 
 def negotiation(peers: Peers, session: WatchedSession, change: Callable[[str], str] = str) -> Callable[[str], Awaitable[str]]:
@@ -127,13 +119,13 @@ async def test_moving_pictures_and_an_unbroken_sound_arrive(peers: Peers) -> Non
     assert session.notes[0] == "attach"
 
 
-async def test_the_answer_sends_only_and_prefers_vp8(peers: Peers) -> None:
+async def test_the_answer_sends_only_and_prefers_h264(peers: Peers) -> None:
     async with Receiver() as receiver:
         answer = await negotiation(peers, WatchedSession())(await receiver.offer())
     assert answer.count("a=sendonly") == 2
     assert "a=sendrecv" not in answer
     video = answer[answer.index("m=video") :]
-    assert re.search(r"a=rtpmap:\d+ (\w+)/", video).group(1) == "VP8"  # type: ignore[union-attr]
+    assert re.search(r"a=rtpmap:\d+ (\w+)/", video).group(1) == "H264"  # type: ignore[union-attr]
 
 
 async def test_the_answer_carries_candidates_and_their_end(peers: Peers) -> None:

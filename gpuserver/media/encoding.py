@@ -1,0 +1,29 @@
+"""What all connections of this process share to encode pictures: a few threads, and the idle loops that are encoded already."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from gpuserver.domain import Avatar
+from gpuserver.media.bitrate import Bitrate
+from gpuserver.media.idle_stream import IdleStreams
+from gpuserver.media.picture_stream import PictureStream
+
+
+class Encoding:
+    """One thread per core by default. Every connection has one picture in work at most, so what waits is bounded by their number."""
+
+    def __init__(self, threads: int | None = None):
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
+        self._loops = IdleStreams()
+
+    def stream(self, avatar: Avatar, mime_type: str, bitrate: Bitrate) -> PictureStream:
+        """The pictures of a new connection."""
+        return PictureStream(avatar, mime_type, self._loops, self._pool, bitrate)
+
+    async def aclose(self) -> None:
+        """To be called when no connection is left."""
+        await self._loops.aclose()
+        await asyncio.to_thread(self._pool.shutdown)

@@ -1,0 +1,87 @@
+"""An avatar's idle loop, encoded once per codec and sent to every session that idles: sending it costs no encoding."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from gpuserver.domain import FPS, Avatar
+from gpuserver.media.picture_encoders import loop_encoder
+
+KEY_EVERY = 2 * FPS  # how long a session at most encodes live until it can join the loop
+REMEMBERED = 32  # loops; a minute of 512x512 takes 2 to 8 MB
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdleStream:
+    """The loop forth and back, as access units. Unit n can follow unit n - 1; the first, and every 50th, is a key frame."""
+
+    units: tuple[bytes, ...]
+    bitrate: int  # bit/s of its busiest two seconds
+
+    def phase(self, position: int) -> int:
+        """The unit that shows the loop's `position`."""
+        return position % len(self.units)
+
+    def joinable(self, phase: int) -> bool:
+        """Whether a receiver that has seen none of the loop can begin with this unit."""
+        return phase % KEY_EVERY == 0
+
+
+class IdleStreams:
+    """The encoded loops of this process; made in a thread of their own when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="idle-loop")
+        # The entry holds its avatar, so an id is never taken over while it is remembered.
+        self._known: OrderedDict[tuple[int, str], tuple[Avatar, asyncio.Future[IdleStream | None]]] = OrderedDict()
+        self._closed = False
+
+    def get(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
+        """The loop; None while it is being encoded, or if it could not be."""
+        key = (id(avatar), mime_type)
+        if key not in self._known:
+            self._start(key, avatar, mime_type)
+        self._known.move_to_end(key)
+        future = self._known[key][1]
+        return future.result() if future.done() and not future.cancelled() and future.exception() is None else None
+
+    async def aclose(self) -> None:
+        """Give up what is being encoded."""
+        self._closed = True
+        for _, future in self._known.values():
+            future.cancel()
+        self._known.clear()
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    def _start(self, key: tuple[int, str], avatar: Avatar, mime_type: str) -> None:
+        future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, avatar, mime_type)
+        future.add_done_callback(_log_failure)
+        self._known[key] = (avatar, future)
+        if len(self._known) > REMEMBERED:
+            _, (_, oldest) = self._known.popitem(last=False)
+            oldest.cancel()
+
+    def _encode(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
+        encoder = loop_encoder(mime_type, avatar.width, avatar.height, KEY_EVERY)
+        units: list[bytes] = []
+        period = max(1, 2 * len(avatar.frames) - 2)
+        for position in range(period * math.ceil(KEY_EVERY / period)):  # a short loop goes round until a key frame is worth its bits
+            if self._closed:
+                return None
+            units.append(encoder.encode(avatar.frame_at(position).picture, key=position % KEY_EVERY == 0))
+        sizes = [len(unit) for unit in units]
+        busiest = max(sum(sizes[start : start + KEY_EVERY]) / min(KEY_EVERY, len(sizes)) for start in range(0, len(sizes), KEY_EVERY))
+        return IdleStream(tuple(units), round(busiest * 8 * FPS))
+
+
+def _log_failure(future: asyncio.Future[IdleStream | None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("idle_loop_not_encoded", error=repr(error))

@@ -1,0 +1,131 @@
+"""What a connection sends for each tick: a unit of the loop that all idle sessions share, or a picture encoded for it alone.
+
+The encoder of a live stretch is made when speech begins and dropped when the loop is joined again: an idle session holds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from gpuserver.domain import Avatar, Bytes2D
+from gpuserver.media.bitrate import Bitrate
+from gpuserver.media.idle_stream import IdleStream, IdleStreams
+from gpuserver.media.picture_encoders import PictureEncoder, live_encoder
+from gpuserver.media.playout import PlayedFrame
+
+KEY_PAUSE_TICKS = 12  # 0.5 s: a browser that has lost a picture asks several times before the answer can have arrived
+CATCH_UP_UNITS = 12  # 0.5 s of the loop: as much is sent at once where the server was late, else the chain of pictures breaks
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One encoded picture. number: the tick that it shows."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The loop is being sent: the tick and the phase that were sent last."""
+
+    stream: IdleStream
+    number: int
+    phase: int
+
+
+class PictureStream:
+    """The pictures of one connection, in one codec. next() is called for one tick after the other, some may be left out."""
+
+    def __init__(self, avatar: Avatar, mime_type: str, loops: IdleStreams, pool: Executor, bitrate: Bitrate):
+        self._avatar = avatar
+        self._mime_type = mime_type
+        self._loops = loops
+        self._pool = pool
+        self._bitrate = bitrate
+        self._joined: _Joined | None = None
+        self._encoder: PictureEncoder | None = None
+        self._encoder_limit = 0
+        self._key_wanted = False
+        self._last_key = -KEY_PAUSE_TICKS
+        self._owed: deque[Unit] = deque()
+
+    def note_estimate(self, estimate: int) -> None:
+        """The browser believes that the network carries so many bit/s (REMB)."""
+        self._bitrate.note_estimate(estimate)
+
+    def want_key_frame(self) -> None:
+        """The browser cannot go on without a whole picture (PLI, FIR)."""
+        self._key_wanted = True
+
+    @property
+    def owes(self) -> bool:
+        """Whether units of ticks that have passed are to be sent first, at once."""
+        return bool(self._owed)
+
+    def pay(self) -> Unit:
+        """The next unit that is owed."""
+        return self._counted(self._owed.popleft())
+
+    async def next(self, played: PlayedFrame) -> Unit:
+        """The unit for this tick; more may be owed after it (in order: those are asked for first). Encodes in the pool where it must."""
+        if self._follow_loop(played) or self._join_loop(played):
+            return self.pay()
+        return self._counted(Unit(played.number, await self._encode(played)))
+
+    def _counted(self, unit: Unit) -> Unit:
+        self._bitrate.note_sent(len(unit.data))
+        return unit
+
+    def _follow_loop(self, played: PlayedFrame) -> bool:
+        """Go on in the loop, over ticks that were left out as well."""
+        joined = self._joined
+        if joined is None or not self._idles(played) or self._key_due(played.number) or joined.stream.bitrate > self._bitrate.limit:
+            return False
+        missed = played.number - joined.number
+        if missed > CATCH_UP_UNITS or joined.stream.phase(joined.phase + missed) != joined.stream.phase(played.position):
+            return False
+        for step in range(1, missed + 1):
+            self._owed.append(Unit(joined.number + step, joined.stream.units[joined.stream.phase(joined.phase + step)]))
+        self._joined = _Joined(joined.stream, played.number, joined.stream.phase(played.position))
+        return True
+
+    def _join_loop(self, played: PlayedFrame) -> bool:
+        """Begin with the loop where it has a key frame."""
+        stream = self._loops.get(self._avatar, self._mime_type) if self._idles(played) else None
+        if stream is None or not stream.joinable(stream.phase(played.position)) or stream.bitrate > self._bitrate.limit:
+            self._joined = None
+            return False
+        self._joined = _Joined(stream, played.number, stream.phase(played.position))
+        self._owed.append(Unit(played.number, stream.units[self._joined.phase]))
+        self._note_key(played.number)
+        self._encoder = None
+        return True
+
+    async def _encode(self, played: PlayedFrame) -> bytes:
+        """A picture of its own. A new stretch, and a new bit rate, begin with a new encoder."""
+        key = self._key_due(played.number)
+        limit = self._bitrate.limit
+        if self._encoder is None or self._encoder_limit != limit:
+            self._encoder = live_encoder(self._mime_type, self._avatar.width, self._avatar.height, limit)
+            self._encoder_limit, key = limit, True
+        if key:
+            self._note_key(played.number)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _encode, self._encoder, played.picture, key)
+
+    def _idles(self, played: PlayedFrame) -> bool:
+        return played.picture is self._avatar.frame_at(played.position).picture
+
+    def _key_due(self, number: int) -> bool:
+        return self._key_wanted and number - self._last_key >= KEY_PAUSE_TICKS
+
+    def _note_key(self, number: int) -> None:
+        self._key_wanted = False
+        self._last_key = number
+
+
+def _encode(encoder: PictureEncoder, picture: Bytes2D, key: bool) -> bytes:
+    return encoder.encode(picture, key=key)
