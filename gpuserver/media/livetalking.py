@@ -34,6 +34,7 @@ from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import key_in_query
 from gpuserver.web.problem import invalid_input
+from gpuserver.web.rate_limit import uncounted
 from gpuserver.web.uploads import receive_form
 from gpuserver.wire import AvatarInfo, CreateSession, Offer
 
@@ -135,6 +136,7 @@ class LiveTalkingRoutes:
         await self._parts.numbers.find((await read_body(request, OfSession)).sessionid).interrupt()
         return _json(Outcome())
 
+    @uncounted
     @key_in_query
     @in_their_words
     async def is_speaking(self, request: web.Request) -> web.StreamResponse:
