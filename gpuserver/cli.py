@@ -70,6 +70,24 @@ def media(supervised: Supervised = False, *, chosen: Annotated[bool, typer.Optio
 
 
 @app.command()
+def gateway(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes share the port.")] = 1,
+    share_port: Annotated[bool, typer.Option("--share-port", hidden=True)] = False,
+    supervised: Supervised = False,
+) -> None:
+    """Start the Avatar Service alone: chat, avatars and the WebRTC proxy in front of a media server."""
+    on_ready = _on_ready(supervised)
+    if workers > 1:
+        from gpuserver import gateway_workers
+
+        gateway_workers.main(read_settings(), workers, lambda line: print(line, flush=True))
+        return
+    from gpuserver.gateway import server
+
+    server.main(read_settings(), share_port=share_port, on_ready=on_ready)
+
+
+@app.command()
 def render(
     out: Annotated[Path, typer.Argument(metavar="OUT.mp4", dir_okay=False)],
     text: Annotated[str | None, typer.Option(help="What is said.")] = None,

@@ -13,6 +13,7 @@ from gpuserver.api.media_client import MediaClient
 from gpuserver.api.relay import add_relay_routes
 from gpuserver.api.sessions import add_session_routes
 from gpuserver.config import Settings
+from gpuserver.gateway.routes import add_gateway_routes
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
@@ -39,6 +40,7 @@ def create_app(settings: Settings, manager: AvatarManager) -> web.Application:
     add_session_routes(app, media, settings)
     add_choice_routes(app, media)
     add_relay_routes(app, media)
+    add_gateway_routes(app, settings)
     add_static_routes(app, settings)
     return app
 

@@ -195,7 +195,7 @@ def main(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 async def _supervise(settings: Settings, say: Callable[[str], None]) -> None:
-    environment = _environment(settings)
+    environment = package_environment() | {"INTERNAL_SECRET": internal_secret(settings)}
     commands = {name: [sys.executable, "-m", "gpuserver", name, "--supervised"] for name in ("media", "management")}
     supervisor = Supervisor([Child(name, command, environment) for name, command in commands.items()])
     for number in STOP_SIGNALS:
@@ -210,8 +210,7 @@ async def _supervise(settings: Settings, say: Callable[[str], None]) -> None:
     await supervisor.run(greet)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """What the servers inherit: ours, the secret between them, and this package wherever it was started from."""
+def package_environment() -> dict[str, str]:
+    """What children inherit: our environment, and this package wherever it was started from."""
     package = str(Path(__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "INTERNAL_SECRET": internal_secret(settings), "PYTHONPATH": path}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}

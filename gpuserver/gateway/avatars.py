@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gpuserver.config import Settings
 from gpuserver.errors import InvalidAvatarId, InvalidInput
@@ -24,8 +25,8 @@ from gpuserver.wire import AvatarList as ServiceAvatarList
 SPEECH_URL = "http://localhost:8604"  # where TTS_SERVICE_URL is not set
 
 
-def add_avatar_routes(app: web.Application, settings: Settings, service: LipSyncService) -> None:
-    """Serve /api/avatar… but for the WebRTC proxy from `app`."""
+def add_avatar_routes(app: web.Application, settings: Settings, service: LipSyncService) -> Handler:
+    """Serve /api/avatar… but for the WebRTC proxy from `app`; gives the handler of /api/avatar/health."""
     routes = AvatarRoutes(settings, service)
     app.router.add_get("/api/avatar/list", routes.list)
     app.router.add_post("/api/avatar/create", routes.create)
@@ -33,6 +34,7 @@ def add_avatar_routes(app: web.Application, settings: Settings, service: LipSync
     app.router.add_get("/api/avatar/preview/{name}", routes.preview)
     app.router.add_delete("/api/avatar/delete", routes.delete)
     app.router.add_get("/api/avatar/health", routes.health)
+    return routes.health
 
 
 class AvatarRoutes:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 
+Make = Callable[[Settings], ReportingModel]
+
 
 class ChatModel:
-    """model: the one to use instead of the one that the settings name."""
-
-    def __init__(self, settings: Settings, model: ReportingModel | None = None):
+    def __init__(self, settings: Settings, make: Make = make_language_model):
         self._settings = settings
-        self._model = model
+        self._make = make
+        self._model: ReportingModel | None = None
         self._making = asyncio.Lock()
 
     async def get(self) -> ReportingModel:
-        """Raises CannotStart for settings that cannot work."""
+        """The model, started. Raises CannotStart for settings that cannot work."""
         async with self._making:
             if self._model is None:
-                self._model = await asyncio.to_thread(make_language_model, self._settings)
+                self._model = await asyncio.to_thread(self._make, self._settings)
+                self._model.start()
         return self._model
 
     async def run(self, _app: web.Application) -> AsyncIterator[None]:

@@ -83,7 +83,8 @@ class LipSyncService:
             async with self._session.request(method, url, headers=sent, data=body, allow_redirects=False) as answer:
                 if answer.status == 401:
                     raise LipSyncFailed(
-                        "The lip-sync service refuses this gateway.", advice="Let the first of the gateway's API_KEYS be one of the service's."
+                        "The lip-sync service refuses this gateway.",
+                        advice="Let the first of the gateway's API_KEYS be one of the service's.",
                     )
                 yield answer
         except UNANSWERED as error:

@@ -46,7 +46,7 @@ class Proxy:
         body = _Body(request, self._limit) if request.body_exists else None
         try:
             async with self._service.open(
-                request.method, path, query=query, headers=self._headers(request), body=body and body.chunks()
+                request.method, path, query=query, headers=self._headers(request), body=body.chunks() if body else None
             ) as answer:
                 location = _our_location(answer.headers.get("Location"), self._service.base)
                 return await pass_on(request, answer, location=location)

@@ -21,14 +21,14 @@ def _check_size(history: list[HistoryItem]) -> list[HistoryItem]:
     return history
 
 
-History = Annotated[list[HistoryItem], Field(max_length=HISTORY_ITEMS), AfterValidator(_check_size)]
+History = Annotated[list[HistoryItem], Field(default_factory=list, max_length=HISTORY_ITEMS), AfterValidator(_check_size)]
 
 
 class ChatRequest(Strict):
     """POST /api/chat/completion and /api/chat/stream. conversation_history: what was said before, the oldest first."""
 
     message: Annotated[str, Field(min_length=1, max_length=32_000)]
-    conversation_history: History = []
+    conversation_history: History
     model: ShortText | None = None
 
 

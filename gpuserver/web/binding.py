@@ -37,6 +37,10 @@ def check_port(name: str, host: str, port: int) -> None:
 def cannot_bind(name: str, host: str, port: int, error: OSError) -> CannotStart:
     """The plain sentence for a failed bind."""
     if error.errno == errno.EADDRINUSE:
-        return CannotStart(f"Port {port} on {host} is in use.", advice=f"Stop what uses it, or set {name}_PORT to another port.")
+        return CannotStart(f"Port {port} on {host} is in use.", advice=f"Stop what uses it, or set {_port_setting(name)} to another port.")
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return CannotStart(f"{host}:{port} cannot be bound: {reason}.", advice=f"Correct {name}_HOST and {name}_PORT.")
+    return CannotStart(f"{host}:{port} cannot be bound: {reason}.", advice=f"Correct {name}_HOST and {_port_setting(name)}.")
+
+
+def _port_setting(name: str) -> str:
+    return "PORT" if name == "GATEWAY" else f"{name}_PORT"

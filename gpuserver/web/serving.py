@@ -19,8 +19,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 log = structlog.get_logger(__name__)
 
 
-async def serve(app: web.Application, name: str, host: str, port: int, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Serve `app` until SIGINT, SIGTERM or SIGHUP. `name` is the settings' prefix, such as MEDIA. Raises CannotStart."""
+async def serve(
+    app: web.Application, name: str, host: str, port: int, *, share_port: bool = False, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Serve `app` until SIGINT, SIGTERM or SIGHUP. `name` is the settings' prefix, such as MEDIA. Raises CannotStart.
+
+    share_port: other processes of this user listen there too, and the kernel deals out the connections (SO_REUSEPORT).
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -30,7 +35,7 @@ async def serve(app: web.Application, name: str, host: str, port: int, *, on_rea
     listener: asyncio.Server | None = None
     try:
         try:
-            listener = await loop.create_server(connection_factory(runner), host, port)
+            listener = await loop.create_server(connection_factory(runner), host, port, reuse_port=share_port or None)
         except OSError as error:
             raise cannot_bind(name, host, port, error) from error
         log.info("listening", host=host, port=port)

@@ -42,6 +42,8 @@ ALLOWED = {
         "cli_models",
         "cli_settings",
         "unified_server",
+        "gateway_workers",
+        "gateway",
         "management_api",
         "media",
         "api",
@@ -121,7 +123,17 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["management_api", "cli", "unified_server", "musetalk.avatar_manager", "web.avatar_routes", "api.relay", "web.lifeline", "gateway.server"]
+    "module",
+    [
+        "management_api",
+        "cli",
+        "unified_server",
+        "musetalk.avatar_manager",
+        "web.avatar_routes",
+        "api.relay",
+        "web.lifeline",
+        "gateway.server",
+    ],
 )
 def test_process_1_loads_nothing_heavy(module: str) -> None:
     assert _loaded_by(f"import gpuserver.{module}") & HEAVY == set()

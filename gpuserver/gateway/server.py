@@ -1,0 +1,46 @@
+"""The Avatar Service alone, as a process of its own: any number of copies serve the same clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from gpuserver.config import Settings
+from gpuserver.gateway.chat_model import ChatModel
+from gpuserver.gateway.routes import add_gateway_routes
+from gpuserver.web.binding import check_bind
+from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.logs import configure_logging
+from gpuserver.web.middleware import add_security_headers, middlewares
+from gpuserver.web.serving import serve
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The application. It reads and writes no files. Raises CannotStart, also when it starts, for settings that cannot work."""
+    settings = at_gateways_address(settings)
+    app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
+    app.on_response_prepare.append(add_security_headers)
+    model = ChatModel(settings)
+
+    async def warm_up(_app: web.Application) -> AsyncIterator[None]:
+        await model.get()
+        yield
+
+    health = add_gateway_routes(app, settings, model=model)
+    app.cleanup_ctx.append(warm_up)
+    app.router.add_get("/health", health)
+    return app
+
+
+def at_gateways_address(settings: Settings) -> Settings:
+    """The settings whose "own address" is the gateway's: what the checks of Host and Origin compare with."""
+    return settings.model_copy(update={"management_api_host": settings.gateway_host, "management_api_port": settings.port})
+
+
+def main(settings: Settings, *, share_port: bool = False, on_ready: Callable[[], None] | None = None) -> None:
+    """Serve until a signal. share_port: other processes of this user listen there as well. Raises CannotStart."""
+    configure_logging(settings)
+    check_bind(settings, "GATEWAY", settings.gateway_host)
+    asyncio.run(serve(create_app(settings), "GATEWAY", settings.gateway_host, settings.port, share_port=share_port, on_ready=on_ready))
