@@ -14,14 +14,19 @@ from aiohttp import web
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound
 from gpuserver.interpreter import OWN, Interpreter
+from gpuserver.media.audio_upload import AudioUploads
 from gpuserver.media.choice_routes import add_choice_routes
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import rtc_configuration
+from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
+from gpuserver.media.recorder import Recorder
+from gpuserver.media.session_numbers import SessionNumbers
 from gpuserver.media.session_routes import add_session_routes
+from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.media.websocket import add_websocket_routes
 from gpuserver.messages import AVATAR_DELETED
 from gpuserver.musetalk.avatar_cache import AvatarCache
@@ -85,6 +90,9 @@ def create_app(
     registry = SessionRegistry(settings, studio, manager, AvatarCache(manager), Playout)
     encoding = Encoding()
     peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
+    watched = WatchedSessions(registry, peers)
+    recorder = Recorder(settings.avatars_dir.parent / "records")
+    uploads = AudioUploads()
 
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
@@ -95,6 +103,9 @@ def create_app(
             parts.push_async_callback(voice.aclose)
             language_model.start()
             parts.push_async_callback(language_model.aclose)
+            parts.push_async_callback(uploads.aclose)
+            parts.push_async_callback(recorder.aclose)
+            parts.push_async_callback(watched.aclose)
             parts.push_async_callback(encoding.aclose)
             parts.push_async_callback(peers.aclose)
             parts.push_async_callback(registry.aclose)
@@ -110,6 +121,7 @@ def create_app(
     add_choice_routes(app, voice, language_model)
     add_session_routes(app, registry, peers, settings)
     add_websocket_routes(app, registry, peers)
+    add_livetalking_routes(app, LiveTalkingParts(watched, SessionNumbers(registry), uploads, recorder, manager))
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
     return app
 
