@@ -21,6 +21,7 @@ from gpuserver.media.encoding import Encoding
 from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import rtc_configuration
 from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
+from gpuserver.media.message_limits import MessageLimits
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.recorder import Recorder
@@ -44,6 +45,7 @@ from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.middleware import add_security_headers, middlewares
+from gpuserver.web.rate_limit import parse_rate
 from gpuserver.web.serving import serve
 
 log = structlog.get_logger(__name__)
@@ -120,7 +122,7 @@ def create_app(
     add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name, interpreter=interpreter)
     add_choice_routes(app, voice, language_model)
     add_session_routes(app, registry, peers, settings)
-    add_websocket_routes(app, registry, peers)
+    add_websocket_routes(app, registry, peers, MessageLimits(parse_rate(settings.rate_limit)))
     add_livetalking_routes(app, LiveTalkingParts(watched, SessionNumbers(registry), uploads, recorder, manager))
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
     return app

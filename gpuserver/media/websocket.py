@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gpuserver.errors import GpuserverError, InvalidInput
 from gpuserver.media.access import session_of
+from gpuserver.media.message_limits import MessageLimits
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.sdp import answer_candidates
@@ -48,12 +49,12 @@ CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
 log = structlog.get_logger(__name__)
 
 
-def add_websocket_routes(app: web.Application, registry: SessionRegistry, peers: Peers) -> None:
+def add_websocket_routes(app: web.Application, registry: SessionRegistry, peers: Peers, limits: MessageLimits) -> None:
     """Serve /ws/{session_id}, and /ws/ws/{session_id}, which existing web clients use."""
 
     @takes_engine_token
     async def serve(request: web.Request) -> web.WebSocketResponse:
-        return await SessionSocket(session_of(request, registry), peers).run(request)
+        return await SessionSocket(session_of(request, registry), peers, limits).run(request)
 
     app.router.add_get("/ws/{session_id}", serve)
     app.router.add_get("/ws/ws/{session_id}", serve)
@@ -62,9 +63,10 @@ def add_websocket_routes(app: web.Application, registry: SessionRegistry, peers:
 class SessionSocket:
     """One WebSocket of one session; a session may have several."""
 
-    def __init__(self, session: Session, peers: Peers):
+    def __init__(self, session: Session, peers: Peers, limits: MessageLimits):
         self._session = session
         self._peers = peers
+        self._limits = limits
         self._answering: asyncio.Task[None] | None = None
         self._socket = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, timeout=CLOSE_SECONDS)
 
@@ -76,6 +78,9 @@ class SessionSocket:
             forwarding = asyncio.create_task(self._forward(subscription), name="websocket-events")
             try:
                 async for message in self._socket:
+                    if self._limits.is_flood(self._session.session_id):
+                        await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many messages")
+                        break
                     await self._receive(message)
             except ConnectionError:
                 log.info("websocket_lost", session_id=self._session.session_id)
@@ -111,6 +116,7 @@ class SessionSocket:
             message = CLIENT_MESSAGE.validate_json(text)
         except ValidationError as error:
             raise invalid_input(error) from error
+        self._limits.check(self._session.session_id, message)
         match message:
             case Ask():
                 await self._session.ask(message.text, queue=message.queue)

@@ -17,7 +17,7 @@ from gpuserver.errors import InvalidInput, TooLarge, TooSlow, UnsupportedMediaTy
 from gpuserver.web.problem import invalid_input
 
 JSON_LIMIT = 1024 * 1024  # bytes
-SDP_LIMIT = 64 * 1024  # bytes; a browser's offer has 2 to 20 kB
+SDP_LIMIT = 64_000  # bytes; a browser's offer has 2 to 20 kB
 GRACE_SECONDS = 10.0
 SLOWEST_RATE = 16 * 1024  # bytes per second; a 500 MB upload may take nine hours, a trickle is cut off
 

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aiohttp import ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiohttp import ClientWebSocketResponse, WSCloseCode, WSMsgType, WSServerHandshakeError
 from aiortc import RTCPeerConnection
 from receiver import Receiver
+
+from gpuserver.web.rate_limit import Rate
 
 if TYPE_CHECKING:
     from media_fixtures import MediaServer
@@ -319,3 +321,57 @@ async def test_a_browser_comes_back_to_the_same_conversation(media: MediaServer)
     said = [message.content for message in media.model.questions[-1]]
     assert "My name is Ada." in said
     assert media.model.script in said
+
+
+async def test_questions_beyond_the_limit_are_refused_and_the_rest_goes_on(make_media: MakeMedia) -> None:
+    media = await make_media(rate_limit="3/hour")
+    session = await media.create()
+    sockets = [await media.socket(session), await media.socket(session)]  # they are counted together
+    for socket in [*sockets, sockets[0]]:
+        await socket.send_json({"type": "ask", "text": "Why?"})
+        await event(socket, "text_complete")
+    await sockets[1].send_json({"type": "say", "text": "One too many."})
+    error = (await event(sockets[1], "error"))["error"]
+    assert (error["status"], error["type"]) == (429, "urn:gpuserver:problem:rate-limited")
+    await sockets[1].send_json({"type": "interrupt"})
+    await sockets[1].send_json({"type": "ping"})
+    assert (await event(sockets[1], "pong"))["type"] == "pong"
+    other = await media.socket(await media.create())
+    await other.send_json({"type": "ask", "text": "And I?"})
+    assert (await event(other, "text_complete"))["text"]
+
+
+async def test_a_flood_of_messages_closes_the_socket(make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.media.message_limits.FLOOD", Rate(calls=5, seconds=3600))
+    media = await make_media(rate_limit="off")
+    socket = await media.socket(await media.create())
+    for _ in range(6):
+        await socket.send_json({"type": "ping"})
+    async with asyncio.timeout(5):
+        kinds = [message.type async for message in socket]
+    assert (len(kinds), socket.close_code) == (5, WSCloseCode.POLICY_VIOLATION)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "1e999",
+        "[" * 100_000,
+        '{"type":' * 20_000,
+        '{"type": "ping", "type": "interrupt"}',
+        '{"type": "ask", "text": "a\\u0000b"}',
+        '{"type": "ask", "text": "\\ud800"}',
+        '{"type": "ask", "text": NaN}',
+        '{"type": "ask", "text": ' + "9" * 5000 + "}",
+        '{"type": "configure", "rate": 1e999}',
+    ],
+)
+async def test_poisoned_json_is_an_error_and_the_socket_lives(media: MediaServer, text: str) -> None:
+    socket = await media.socket(await media.create())
+    await socket.send_str(text)
+    assert (await event(socket, "error"))["error"]["status"] == 400
+    await socket.send_json({"type": "ping"})
+    assert (await event(socket, "pong"))["type"] == "pong"
