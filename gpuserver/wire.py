@@ -76,6 +76,14 @@ class AvatarCreated(Strict):
     engine: str = "warp"  # what draws the lips: warp or musetalk
 
 
+class AvatarPreloaded(Strict):
+    """200 of POST /v1/avatars/{id}/preload on the media server. bytes: of pictures, now in memory."""
+
+    status: Literal["success"] = "success"
+    avatar_id: str
+    bytes: int
+
+
 class QualityReport(Tolerant):
     """What preparation found in the video. Openings are in units of the mouth's width. Of a refused video used_frames is 0."""
 

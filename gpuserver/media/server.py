@@ -24,9 +24,11 @@ from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.message_limits import MessageLimits
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
+from gpuserver.media.preload import add_preload_route
 from gpuserver.media.recorder import Recorder
 from gpuserver.media.session_numbers import SessionNumbers
 from gpuserver.media.session_routes import add_session_routes
+from gpuserver.media.speech_service import add_speech_routes
 from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.media.websocket import add_websocket_routes
 from gpuserver.messages import AVATAR_DELETED
@@ -38,7 +40,7 @@ from gpuserver.pipeline.language_model import ReportingModel, make_language_mode
 from gpuserver.pipeline.loading import leave_what_is_being_loaded
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio
-from gpuserver.pipeline.voice import ReportingVoice, make_voice
+from gpuserver.pipeline.voice import ReportingVoice, make_voice, own_voices
 from gpuserver.web.auth import internal_secret
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
@@ -89,7 +91,8 @@ def create_app(
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
     studio = Studio(language_model, voice, engine, renderer)
-    registry = SessionRegistry(settings, studio, manager, AvatarCache(manager), Playout)
+    cache = AvatarCache(manager)
+    registry = SessionRegistry(settings, studio, manager, cache, Playout)
     encoding = Encoding()
     peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
@@ -119,12 +122,16 @@ def create_app(
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(say_goodbye)
-    add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name, interpreter=interpreter)
+    add_health_route(
+        app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name, interpreter=interpreter
+    )
     add_choice_routes(app, voice, language_model)
+    add_speech_routes(app, own_voices(voice))
     add_session_routes(app, registry, peers, settings)
     add_websocket_routes(app, registry, peers, MessageLimits(parse_rate(settings.rate_limit)))
     add_livetalking_routes(app, LiveTalkingParts(watched, SessionNumbers(registry), uploads, recorder, manager))
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
+    add_preload_route(app, cache)
     return app
 
 
@@ -147,7 +154,9 @@ async def _serve(settings: Settings, on_ready: Callable[[], None] | None, interp
         if on_ready is not None:
             on_ready()
 
-    await serve(create_app(settings, interpreter=interpreter), "MEDIA", settings.media_host, settings.media_port, on_ready=ready)
+    app = create_app(settings, interpreter=interpreter)
+    more_ports = {"TTS": settings.tts_port} if settings.tts_port else {}
+    await serve(app, "MEDIA", settings.media_host, settings.media_port, more_ports=more_ports, on_ready=ready)
 
 
 def log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
