@@ -55,6 +55,7 @@ async def request_log_middleware(request: web.Request, handler: Handler) -> web.
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """An on_response_prepare signal: nothing is sniffed, caches keep no answers of the API, callers see their limits."""
+    response.headers["Server"] = "gpuserver"  # instead of the versions of Python and aiohttp
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Cache-Control", "no-store")

@@ -1,0 +1,133 @@
+"""Connections, spoken to byte by byte: slow senders, too many of them, and what is no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from aiohttp import web
+from conftest import MakeSettings
+
+from gpuserver.web import body, connection
+from gpuserver.web.body import read_body
+from gpuserver.web.connection import connection_factory
+from gpuserver.web.keys import needs_key
+from gpuserver.web.middleware import middlewares
+from gpuserver.wire import Offer
+
+Speak = Callable[..., Awaitable[bytes]]
+SHORT_SECONDS = 0.2
+PATIENCE_SECONDS = 30.0  # of the test; the limits are SHORT_SECONDS
+
+
+@pytest.fixture
+async def port(make_settings: MakeSettings) -> AsyncIterator[int]:
+    """Of a server with GET and POST /thing, made as serving.serve makes it."""
+
+    async def thing(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            await read_body(request, Offer)
+        return web.Response(text="ok")
+
+    app = web.Application(middlewares=middlewares(make_settings(rate_limit="off")))
+    app.router.add_route("*", "/thing", needs_key(thing))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    server = await asyncio.get_running_loop().create_server(connection_factory(runner), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await runner.cleanup()
+
+
+async def _say(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """All that the server answers to these bytes until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def speak() -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    speaking = asyncio.create_task(speak())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await reader.read()
+    finally:
+        speaking.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await speaking
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def _problem(answer: bytes) -> tuple[int, dict[str, object]]:
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head, answer
+    problem = json.loads(content)
+    assert head.split()[1] == str(problem["status"]).encode()
+    return problem["status"], problem
+
+
+async def test_headers_that_trickle_in_end_the_connection(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", SHORT_SECONDS)
+    trickle = [b"GET /thing HTTP/1.1\r\nHost: localhost\r\n", *[b"X: y\r\n"] * 100_000]
+    assert await _say(port, *trickle, pause=SHORT_SECONDS / 10) == b""
+
+
+async def test_silence_ends_the_connection_at_once_or_after_an_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", SHORT_SECONDS)
+    assert await _say(port) == b""
+    assert (await _say(port, b"GET /thing HTTP/1.1\r\nHost: localhost\r\n\r\n")).endswith(b"ok")
+
+
+async def test_a_body_that_trickles_in_is_a_408_and_the_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "GRACE_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(connection, "LINGERING_SECONDS", SHORT_SECONDS)
+    head = b"POST /thing HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"
+    assert _problem(await _say(port, head, *[b" "] * 100_000, pause=SHORT_SECONDS / 10))[0] == 408
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"GET /thing\r\n\r\n",
+        b"GET /thing HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /thing HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        b"GET /thing HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
+        b"GET /thing HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        b"POST /thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    ],
+    ids=lambda sent: repr(sent[:60]),
+)
+async def test_what_is_no_http_is_a_400_that_says_so(port: int, sent: bytes) -> None:
+    assert _problem(await _say(port, sent))[0] == 400
+
+
+async def test_an_unknown_expectation_is_a_problem_too(port: int) -> None:
+    sent = b"POST /thing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\nExpect: miracles\r\n\r\n"
+    assert _problem(await _say(port, sent))[1]["type"] == "urn:gpuserver:problem:expectation-failed"
+
+
+async def test_one_connection_too_many_is_told_so_and_the_others_live(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST_CONNECTIONS", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /thing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+    answer = await _say(port)
+    assert _problem(answer)[1]["type"] == "urn:gpuserver:problem:too-many-connections"
+    assert b"Retry-After: 2" in answer
+    writer.write(b"GET /thing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert (await reader.read()).endswith(b"ok")
+    writer.close()
+    await writer.wait_closed()
+    assert (await _say(port, b"GET /thing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).endswith(b"ok")
