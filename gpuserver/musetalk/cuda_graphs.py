@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gpuserver.musetalk.face_painter import FACE_SIDE, FaceNetwork, Faces, Order
+from gpuserver.musetalk.face_boxes import FACE_SIDE
+from gpuserver.musetalk.face_painter import FaceNetwork, Faces, Order
 from gpuserver.musetalk.gpu_errors import translated
 
 BUCKETS = (1, 2, 4, 8, 16)  # faces; a batch is filled up to the next one. Beyond 8 a GPU is hardly faster per face

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpuserver.domain import Floats
-from gpuserver.musetalk.networks.inference import PictureDecoder, to_bytes
+from gpuserver.musetalk.networks.inference import PictureDecoder, channels_last, to_bytes
 from gpuserver.musetalk.networks.unet import UNet
 from gpuserver.musetalk.networks.vae import Vae
 from gpuserver.musetalk.whisper_features import TOKENS, positional_encoding
-
-FACE_SIDE = 256  # pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +65,8 @@ class FaceNetwork(nn.Module):
         self.decoder = PictureDecoder(vae)
         positions = torch.from_numpy(positional_encoding(unet.config.audio_channels))
         self.register_buffer("positions", positions.to(unet.conv_in.weight.device), persistent=False)
-        self.to(memory_format=layout)  # type: ignore[call-overload] # an overload that torch's types leave out
+        if layout is torch.channels_last:
+            channels_last(self)
 
     def forward(self, latents: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         sound = (rows + self.positions).to(self.dtype)

@@ -20,9 +20,10 @@ def paste(picture: Bytes2D, frame: AvatarFrame, face: LatentFace) -> FaceCrop:
     sized = np.asarray(cv2.resize(picture, (face.box.width, face.box.height), interpolation=cv2.INTER_LINEAR), np.uint8)
     seen = cut(sized, face.box, face.mask_box)
     drawn = planes(np.asarray(cv2.cvtColor(seen, cv2.COLOR_BGR2YUV_I420), np.uint8))
-    coarse = np.asarray(cv2.resize(face.mask, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
-    source = [_window(plane, face.mask_box, step) for plane, step in zip(planes(frame.picture), (1, 2, 2), strict=True)]
-    y, u, v = (mix(front, back, mask) for front, back, mask in zip(drawn, source, (face.mask, coarse, coarse), strict=True))
+    y, u, v = (
+        mix(front, _window(back, face.mask_box, step), face.mask[::step, ::step])  # OpenCV takes a block's first pixel for its colour
+        for front, back, step in zip(drawn, planes(frame.picture), (1, 2, 2), strict=True)
+    )
     return FaceCrop(face.mask_box, y, u, v)
 
 

@@ -138,7 +138,12 @@ class MuseTalkEngine:
 
     def start(self, tasks: Sequence[_Task]) -> list[_Batch]:
         """Give the painter the tasks, in as many batches as there is memory for. Raises DeviceLost."""
-        return [batch for at in range(0, len(tasks), self.max_batch) for batch in self._start_batch(tasks[at : at + self.max_batch])]
+        batches: list[_Batch] = []
+        while tasks:
+            most = self.max_batch
+            batches += self._start_batch(tasks[:most])  # which may lower max_batch
+            tasks = tasks[most:]
+        return batches
 
     def paint(self, batch: _Batch) -> list[FaceCrop | None]:
         """Waits for a batch that was started. Raises DeviceLost."""
