@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 models = typer.Typer(no_args_is_help=True, help="MuseTalk's weights: check, download, convert, verify.")
 
 Base = Annotated[Path | None, typer.Option("--base", metavar="DIR", file_okay=False, help="Instead of MUSETALK_BASE.")]
-Release = Annotated[Version, typer.Option("--release", help="The version of MuseTalk.")]
+Release = Annotated[Version | None, typer.Option("--release", help="The version of MuseTalk; MUSETALK_VERSION's if missing.")]
 
 
 @models.command()
@@ -47,18 +47,18 @@ def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", h
 def download(
     base: Base = None,
     *,
-    release: Release = Version.V15,
+    release: Release = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="The licences have been read; do not ask.")] = False,
 ) -> None:
     """Get the official files that are missing, from the Hugging Face hub or the mirror that HF_ENDPOINT names."""
     from gpuserver.musetalk.model_download import Downloader, files_to_download
     from gpuserver.musetalk.model_hub import Hub
 
-    folder = _base(base)
-    hub = Hub()
-    files = files_to_download(folder, release)
+    folder, hub = _base(base), Hub()
+    version = release or (Version.V10 if read_settings().musetalk_version == "v1.0" else Version.V15)
+    files = files_to_download(folder, version)
     if not files:
-        print(f"Nothing is missing for MuseTalk {release}.")
+        print(f"Nothing is missing for MuseTalk {version}.")
         return
     print("The weights belong to others. Their licences:", *(f"- {line}" for line in LICENCES), sep="\n")
     print(f"From {hub.endpoint} into {models_folder(folder)}:", *(f"- {file.path}  {_size(file.size)}" for file in files), sep="\n")
