@@ -282,6 +282,32 @@ def test_avatar_max_disk_gb_refuses_what_would_exceed_it(tmp_path: Path, manager
     assert traces(tmp_path) == sorted(["there", manager.folder("there").name])
 
 
+def test_of_two_creations_that_end_together_one_finds_the_last_room(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(path.stat().st_size for path in finished.iterdir())
+    limited = manager_in(tmp_path, avatar_max_disk_gb=size * 1.5 / 1024**3)
+    both_written = threading.Barrier(2, timeout=60)
+
+    def copy(job: PreparationRequest, *_: object, **__: object) -> AvatarInfo:
+        for path in finished.iterdir():
+            (job.folder / path.name).write_bytes(path.read_bytes())
+        both_written.wait()
+        return read_info(job.folder)
+
+    def create(avatar_id: str) -> bool:
+        try:
+            limited.create_demo(avatar_id)
+        except AvatarRoomFull:
+            return False
+        return True
+
+    monkeypatch.setattr(avatar_manager, "run_preparation", copy)
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(create, ["one", "two"])) == [False, True]
+    assert len(limited.ids()) == 1
+
+
 def test_a_video_without_room_is_refused_by_the_child_before_it_is_written(tmp_path: Path, second: Path) -> None:
     limited = manager_in(tmp_path, avatar_max_disk_gb=1e-3)
     with pytest.raises(AvatarRoomFull, match="AVATAR_MAX_DISK_GB leaves 2 MB") as refused:
