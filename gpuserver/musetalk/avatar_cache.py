@@ -2,46 +2,70 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from gpuserver.domain import Avatar
+from gpuserver.errors import AvatarDamaged
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.latent_files import with_latents
 
-Identity = tuple[str, int, int]
+Identity = tuple[str, int, int, Path | None]
+
+_log = logging.getLogger(__name__)
 
 
 class AvatarCache:
-    """The most recently used avatars. Thread-safe. Pictures are mapped, not read: an entry costs little memory of its own."""
+    """The most recently used avatars. Thread-safe. Pictures are mapped, not read: an entry costs little memory of its own.
 
-    def __init__(self, manager: AvatarManager, capacity: int = 32):
+    want_latents: called with an avatar_id whose avatar is given out although it could be, but is not, prepared for MuseTalk.
+    """
+
+    def __init__(self, manager: AvatarManager, capacity: int = 32, *, want_latents: Callable[[str], object] | None = None):
         self._manager = manager
         self._capacity = capacity
+        self._want_latents = want_latents
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, tuple[Identity, Avatar]] = OrderedDict()
 
     def get(self, avatar_id: str) -> Avatar:
-        """The avatar as it is now; the same object for everybody until it is replaced. Raises AvatarNotFound, AvatarDamaged.
+        """The avatar as it is now; the same object for everybody until it is replaced, or prepared for MuseTalk.
 
-        A session that holds an older one keeps it.
+        A session that holds an older one keeps it. Raises AvatarNotFound, AvatarDamaged.
         """
         with self._lock:
-            identity, avatar = self._manager.read(avatar_id, lambda folder: self._load(avatar_id, folder))
+            (identity, avatar), lacking = self._manager.read(avatar_id, lambda folder: self._load(avatar_id, folder))
             self._loaded[avatar_id] = identity, avatar
             self._loaded.move_to_end(avatar_id)
             while len(self._loaded) > self._capacity:
                 self._loaded.popitem(last=False)
-            return avatar
+        if lacking and self._want_latents is not None:
+            self._want_latents(avatar_id)
+        return avatar
 
     def forget(self, avatar_id: str) -> None:
         """Let go of an avatar that was deleted."""
         with self._lock:
             self._loaded.pop(avatar_id, None)
 
-    def _load(self, avatar_id: str, folder: Path) -> tuple[Identity, Avatar]:
+    def _load(self, avatar_id: str, folder: Path) -> tuple[tuple[Identity, Avatar], bool]:
+        """The entry, and whether it lacks what MuseTalk could draw on."""
         status = folder.stat()
-        identity = str(folder), status.st_ino, status.st_mtime_ns
+        latents = self._manager.latents.found(avatar_id, folder)
+        identity = str(folder), status.st_ino, status.st_mtime_ns, latents
         known = self._loaded.get(avatar_id)
-        return known if known is not None and known[0] == identity else (identity, load_avatar(folder))
+        if known is None or known[0] != identity:
+            avatar = load_avatar(folder)
+            if latents is not None:
+                try:
+                    avatar = with_latents(avatar, latents)
+                except AvatarDamaged as error:
+                    _log.warning("avatar %s loses its damaged latents: %s", avatar_id, error.detail)
+                    self._manager.latents.discard(avatar_id, folder)
+                    identity = (*identity[:3], None)
+            known = identity, avatar
+        return known, identity[3] is None and self._manager.latents.lacking(avatar_id, folder)

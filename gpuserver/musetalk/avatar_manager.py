@@ -21,7 +21,9 @@ from gpuserver.errors import (
     VideoNotFound,
 )
 from gpuserver.interpreter import Interpreter, choose_interpreter
+from gpuserver.musetalk.avatar_choice import choose_avatar
 from gpuserver.musetalk.avatar_files import PREVIEW, read_info
+from gpuserver.musetalk.avatar_latents import AvatarLatents
 from gpuserver.musetalk.avatar_profiles import AvatarProfiles
 from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
 from gpuserver.musetalk.disk_room import DiskRoom
@@ -47,6 +49,7 @@ class AvatarManager:
         self._videos = VideoDirs(settings.video_dirs)
         self._choosing = threading.Lock()
         self._interpreter: Interpreter | None = None
+        self.latents = AvatarLatents(settings, self._shelf, self._python)
 
     @property
     def uploads_dir(self) -> Path:
@@ -161,18 +164,31 @@ class AvatarManager:
                     mock=mock,
                     most_bytes=self._room_for(avatar_id if replace else None),
                 )
-                info = run_preparation(job, video, watch, python=self._python())
+                run_preparation(job, video, self.latents.before(watch), python=self._python())
+                shortfall = self.latents.complete(avatar_id, folder, watch, self._room_for(avatar_id if replace else None))
                 with self._shelf.publishing():
                     if (self._room_for(avatar_id if replace else None, finished=folder) or 0) < 0:
                         raise AvatarRoomFull("The avatar and others made meanwhile exceed AVATAR_MAX_DISK_GB.")
                     self._profiles.write(avatar_id, request)
                     self._shelf.publish(avatar_id, folder, replace=replace)
+                engine = self.latents.engine(avatar_id, folder)
         message = "Avatar created successfully"
         if mock:
             message += " from the sample face (mock), because there is no such video"
+        if shortfall is not None:
+            message += f". It is shown with the warp engine, because it could not be prepared for MuseTalk: {shortfall}"
         _log.info("avatar %s created%s", avatar_id, " (mock)" if mock else "")
         path = str(self._shelf.root / avatar_id)
-        return AvatarCreated(avatar_id=avatar_id, avatar_path=path, message=message, mock=mock, engine=info.engine)
+        return AvatarCreated(avatar_id=avatar_id, avatar_path=path, message=message, mock=mock, engine=engine)
+
+    def prepare_for_musetalk(self, avatar_id: str, *, progress: Progress | None = None, cancel: threading.Event | None = None) -> bool:
+        """Prepare an avatar that is there already; False if that was done before. progress: 0..1.
+
+        Raises AvatarNotFound, AvatarDamaged, WeightsMissing, WeightsDamaged, DiskFull, Cancelled, GpuserverError.
+        """
+        version = self._shelf.version(avatar_id)
+        with room_on_disk():
+            return self.latents.make(avatar_id, version, Watch(progress, cancel=cancel), self._room_for(None))
 
     def _room_for(self, replaced: str | None, finished: Path | None = None) -> int | None:
         """Bytes that AVATAR_MAX_DISK_GB leaves to a new avatar in the place of `replaced`; None: no limit is set.
@@ -211,7 +227,7 @@ class AvatarManager:
 
     def info(self, avatar_id: str) -> AvatarInfo:
         """Raises AvatarNotFound, AvatarDamaged."""
-        info = self.read(avatar_id, read_info)
+        info = self.read(avatar_id, lambda version: self.latents.described(avatar_id, version, read_info(version)))
         used = self._shelf.last_used(avatar_id)
         last_used_at = None if used is None else datetime.fromtimestamp(used, UTC)
         # The name of the folder counts: a restored backup may have another one than it was made with.
@@ -257,19 +273,7 @@ class AvatarManager:
 
         Raises AvatarNotFound, with the list of what exists.
         """
-        existing = self.ids()
-        if avatar_id is not None:
-            candidates = [avatar_id]
-        else:
-            mine = [info for info in self.infos() if info.tutor_id == tutor_id]
-            newest = sorted(mine, key=lambda info: info.created_at, reverse=True)
-            candidates = [info.avatar_id for info in newest] + [f"avatar_tutor_{tutor_id}", f"tutor_{tutor_id}_avatar"]
-        for candidate in candidates:
-            if candidate in existing:
-                return candidate
-        wanted = f"There is no avatar {avatar_id!r}." if avatar_id is not None else f"Tutor {tutor_id!r} has no avatar."
-        there = f"There are: {', '.join(existing[:50])}." if existing else "There are none yet; create one with POST /v1/avatars."
-        raise AvatarNotFound(wanted, advice=there, extra={"avatars": existing[:50]})
+        return choose_avatar(avatar_id, tutor_id, self.ids(), self.infos)
 
     # ------------------------------------------------------------ changing
 

@@ -7,6 +7,7 @@
     data/avatars/.state/<id>.profile.json  what people say about it (avatar_profiles.py)
     data/avatars/.uploads/<random>/      videos on their way in, to one process
     data/avatars/.films/<id>.<version>.mp4  the idle loop as a film, made when it is first asked for
+    data/avatars/.latents/               what MuseTalk needs of each avatar (latent_shelf.py)
 
 A link is what makes replacing atomic: rename(2) swaps one link for another in one step on every file system, while a folder can
 only be moved away and back, with a moment of nothing in between (and RENAME_EXCHANGE is neither in Python nor on every file system).
@@ -29,6 +30,7 @@ from filelock import FileLock, Timeout
 
 from gpuserver.errors import AvatarExists, AvatarNotFound, DiskFull
 from gpuserver.musetalk.avatar_files import INFO, sync_folder
+from gpuserver.musetalk.latent_shelf import LatentShelf
 from gpuserver.musetalk.upload_folder import UploadFolder, sweep_uploads
 from gpuserver.wire import AVATAR_ID
 
@@ -47,11 +49,13 @@ class AvatarShelf:
         self._locks = self.root / ".locks"
         self.state = self.root / ".state"
         self._films = self.root / ".films"
+        self.latents = LatentShelf(self.root / ".latents")
 
     def prepare(self) -> None:
         """Make the folders, and remove what killed processes left behind."""
         for folder in (self.root, self._uploads, self._versions, self._locks, self.state, self._films):
             folder.mkdir(parents=True, exist_ok=True)
+        self.latents.prepare()
         self._sweep()
 
     def uploads(self) -> Path:
@@ -91,6 +95,7 @@ class AvatarShelf:
                 yield folder
             finally:
                 if not self._is_shown(folder):
+                    self.latents.forget(avatar_id, self.version_key(folder))
                     _remove(folder)
 
     def publish(self, avatar_id: str, folder: Path, *, replace: bool) -> None:
@@ -109,6 +114,7 @@ class AvatarShelf:
     def remove(self, avatar_id: str) -> None:
         """Delete the avatar. Readers that have it open keep it. Raises AvatarNotFound."""
         version = self.version(avatar_id)
+        key = self.version_key(version)
         shown = self.root / avatar_id
         try:
             if shown.is_symlink():
@@ -122,6 +128,7 @@ class AvatarShelf:
         sync_folder(self.root)
         (self.state / avatar_id).unlink(missing_ok=True)
         self._forget_films(avatar_id)
+        self.latents.forget(avatar_id, key)
         _remove(version)
 
     @contextmanager
@@ -167,12 +174,16 @@ class AvatarShelf:
         with FileLock(self._locks / f"{avatar_id}.film", thread_local=False):
             yield
 
-    def _film_of(self, avatar_id: str, version: Path) -> Path:
+    def version_key(self, version: Path) -> str:
+        """A name of the version in that folder, without dots; no two folders have had the same. Raises AvatarNotFound."""
         try:
             status = version.stat()
         except FileNotFoundError:
-            raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
-        return self._films / f"{avatar_id}.{status.st_ino:x}-{status.st_mtime_ns:x}.mp4"
+            raise AvatarNotFound("The avatar has gone.") from None
+        return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+    def _film_of(self, avatar_id: str, version: Path) -> Path:
+        return self._films / f"{avatar_id}.{self.version_key(version)}.mp4"
 
     def _forget_films(self, avatar_id: str, but: Path | None = None) -> None:
         """Remove the films of an avatar's former versions."""
@@ -192,6 +203,7 @@ class AvatarShelf:
 
     def _replace(self, shown: Path, target: str) -> None:
         old = shown.resolve() if self.exists(shown.name) else None
+        key = self.version_key(old) if old is not None and old.is_dir() else None
         link = self._versions / f"{shown.name}.{secrets.token_hex(8)}.link"
         link.symlink_to(target)
         if shown.is_dir() and not shown.is_symlink():  # a plain folder cannot be swapped in one step
@@ -199,6 +211,8 @@ class AvatarShelf:
             shown.rename(old)
         link.replace(shown)
         self._forget_films(shown.name)
+        if key is not None:
+            self.latents.forget(shown.name, key)
         if old is not None:
             _remove(old)
 
@@ -231,6 +245,7 @@ class AvatarShelf:
                         _log.info("removed an unfinished avatar: %s", folder.name)
             except AvatarExists:
                 continue  # another process is working on it
+        self._sweep_latents()
         for film in self._films.iterdir():
             avatar_id = film.name.split(".")[0]
             try:
@@ -240,6 +255,17 @@ class AvatarShelf:
             except Timeout:
                 continue  # another process is making it: a start does not wait for that
         sweep_uploads(self._uploads)
+
+    def _sweep_latents(self) -> None:
+        """Remove the latents of versions that nobody shows and nobody is making."""
+        for avatar_id, key in self.latents.versions():
+            try:
+                with self._only_creator(avatar_id):
+                    version = self._find(avatar_id)
+                    if version is None or self.version_key(version) != key:
+                        self.latents.forget(avatar_id, key)
+            except AvatarExists:
+                continue  # another process is making it
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""Prepares avatars for MuseTalk in the background, one after the other, when they are first shown on a server that draws with it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from gpuserver.errors import AvatarNotFound, Cancelled, GpuserverError
+from gpuserver.musetalk.avatar_manager import AvatarManager
+
+RETRY_SECONDS = 600.0  # after a failure; the reason (weights, disk, GPU) may have gone by then
+MOST_WAITING = 64
+
+_log = logging.getLogger(__name__)
+
+
+class LatentsOnDemand:
+    """One thread, started when there is something to do. Until an avatar is prepared, sessions show it with the warp engine."""
+
+    def __init__(self, manager: AvatarManager, now: Callable[[], float] = time.monotonic):
+        self._manager = manager
+        self._now = now
+        self._lock = threading.Lock()
+        self._waiting: set[str] = set()
+        self._failed: dict[str, float] = {}  # when
+        self._cancel = threading.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="latents")
+
+    def want(self, avatar_id: str) -> bool:
+        """Prepare this avatar soon; False if that is under way already, failed a short time ago, or too many wait. Returns at once."""
+        with self._lock:
+            failed = self._failed.get(avatar_id)
+            tired = failed is not None and self._now() - failed < RETRY_SECONDS
+            if self._cancel.is_set() or avatar_id in self._waiting or tired or len(self._waiting) >= MOST_WAITING:
+                return False
+            self._waiting.add(avatar_id)
+            self._worker.submit(self._prepare, avatar_id)
+        _log.info("avatar %s is shown with the warp engine while it is being prepared for MuseTalk", avatar_id)
+        return True
+
+    def close(self) -> None:
+        """End the preparation that runs, forget those that wait. Blocks until nothing of it is left."""
+        self._cancel.set()
+        self._worker.shutdown(cancel_futures=True)
+
+    def _prepare(self, avatar_id: str) -> None:
+        failed: float | None = None
+        try:
+            self._manager.prepare_for_musetalk(avatar_id, cancel=self._cancel)
+        except (AvatarNotFound, Cancelled) as error:
+            _log.info("avatar %s is not prepared for MuseTalk: %s", avatar_id, error.detail)
+        except (GpuserverError, OSError) as error:
+            failed = self._now()
+            said = f"{error.detail} {error.advice}" if isinstance(error, GpuserverError) else str(error)
+            _log.warning("avatar %s stays with the warp engine: %s", avatar_id, said)
+        finally:
+            with self._lock:
+                self._waiting.discard(avatar_id)
+                self._failed.pop(avatar_id, None)
+                if failed is not None:
+                    self._failed[avatar_id] = failed
