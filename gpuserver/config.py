@@ -26,7 +26,6 @@ PLANNED = (
     "media_workers",
     "port",
     "gateway_host",
-    "tts_port",
     "enable_musetalk",
     "ffmpeg_path",
     "lipsync_service_url",
@@ -85,6 +84,7 @@ class Settings(BaseSettings):
     tts: Literal["auto", "edge-tts", "hibari", "espeak", "http"] = "auto"
     tts_voice: str = "auto"
     tts_service_url: str | None = None
+    tts_service_key: SecretStr | None = None
     lipsync_service_url: str | None = None
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -143,6 +143,8 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Settings:
         if self.management_api_port == self.media_port:
             raise ValueError("MANAGEMENT_API_PORT and MEDIA_PORT must differ")
+        if self.tts_port in {self.management_api_port, self.media_port}:
+            raise ValueError("TTS_PORT must differ from MANAGEMENT_API_PORT and MEDIA_PORT")
         return self
 
     @classmethod

@@ -52,9 +52,16 @@ def make_voice(settings: Settings) -> ReportingVoice:
     return VoiceRouter(_voices(settings), voice=wanted)
 
 
+def own_voices(voice: ReportingVoice) -> ReportingVoice | None:
+    """The voice without the speech service of another machine, None if nothing is left: who serves others must not pass on to others,
+    else two servers that name each other, or one that names itself, would never come to an end. Not to be started or closed."""
+    return voice.without(voice_http.NAME) if isinstance(voice, VoiceRouter) else voice
+
+
 def _voices(settings: Settings) -> list[StartedVoice]:
     """The voices that may speak, the preferred one first."""
-    service = [WatchedVoice(HttpVoice(settings.tts_service_url))] if settings.tts_service_url else []
+    key = settings.tts_service_key.get_secret_value() if settings.tts_service_key else None
+    service = [WatchedVoice(HttpVoice(settings.tts_service_url, key))] if settings.tts_service_url else []
     match settings.tts:
         case "hibari":
             return [HibariVoice()]
@@ -124,6 +131,11 @@ class VoiceRouter:
                 if begun or candidate is candidates[-1]:
                     raise
                 reasons.append(failure.detail)
+
+    def without(self, name: str) -> VoiceRouter | None:
+        """The same voices but one; None if it was the only one."""
+        others = [voice for voice in self._voices if voice.name != name]
+        return VoiceRouter(others, voice=self._voice) if others else None
 
     def choices(self) -> list[VoiceInfo]:
         """What a session may name as its voice, the preferred ones first."""

@@ -35,10 +35,14 @@ NO_SOUND = ("text/", "application/json", "application/xml", "application/problem
 
 
 class HttpVoice:
-    """Speaks whatever the server behind base_url speaks. One connection per sentence; nothing is kept between sentences."""
+    """Speaks whatever the server behind base_url speaks. One connection per sentence; nothing is kept between sentences.
 
-    def __init__(self, base_url: str):
+    key: what the server wants as a Bearer token.
+    """
+
+    def __init__(self, base_url: str, key: str | None = None):
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
     @property
     def name(self) -> str:
@@ -85,7 +89,7 @@ class HttpVoice:
         samples = 0
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         with self._errors_translated():
-            async with aiohttp.ClientSession(timeout=timeout) as client:
+            async with aiohttp.ClientSession(timeout=timeout, headers=self._headers) as client:
                 async with asyncio.timeout(FIRST_SOUND_SECONDS):
                     response = await client.post(f"{self.base_url}/v1/audio/speech", json=body)
                 async with response:

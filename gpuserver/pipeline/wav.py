@@ -1,4 +1,4 @@
-"""A WAV file that arrives in pieces becomes sound, piece by piece; headerless PCM is taken too."""
+"""A WAV file that arrives in pieces becomes sound, piece by piece, headerless PCM too; and how one begins that is sent in pieces."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ HEADERLESS_RATE = 24_000  # Hz, mono: what OpenAI's "pcm" means
 LONGEST_HEADER = 65_536  # bytes before the sound, tags included
 OPEN_ENDED = 0x7FFFFF00  # a stream whose length is not known when it begins announces 0, or as much as the field can hold
 _PCM, _EXTENSIBLE = 1, 0xFFFE
+_UNKNOWN = 0xFFFFFFFF
+
+
+def open_ended_header(sample_rate: int) -> bytes:
+    """What comes before the sound of a WAV file, 16-bit mono, whose length is not known yet."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, _PCM, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return b"RIFF" + struct.pack("<I", _UNKNOWN) + b"WAVE" + form + b"data" + struct.pack("<I", _UNKNOWN)
 
 
 class WavDecoder:

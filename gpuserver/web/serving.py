@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from aiohttp import web
@@ -20,11 +20,19 @@ log = structlog.get_logger(__name__)
 
 
 async def serve(
-    app: web.Application, name: str, host: str, port: int, *, share_port: bool = False, on_ready: Callable[[], None] | None = None
+    app: web.Application,
+    name: str,
+    host: str,
+    port: int,
+    *,
+    more_ports: Mapping[str, int] | None = None,
+    share_port: bool = False,
+    on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Serve `app` until SIGINT, SIGTERM or SIGHUP. `name` is the settings' prefix, such as MEDIA. Raises CannotStart.
 
-    share_port: other processes of this user listen there too, and the kernel deals out the connections (SO_REUSEPORT).
+    more_ports: where it listens besides, by their settings' prefixes. share_port: other processes of this user listen there too, and the
+    kernel deals out the connections (SO_REUSEPORT).
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -32,19 +40,20 @@ async def serve(
         loop.add_signal_handler(number, _begin_stop, stop)
     runner = web.AppRunner(app, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
-    listener: asyncio.Server | None = None
+    listeners: list[asyncio.Server] = []
     try:
-        try:
-            listener = await loop.create_server(connection_factory(runner), host, port, reuse_port=share_port or None)
-        except OSError as error:
-            raise cannot_bind(name, host, port, error) from error
-        log.info("listening", host=host, port=port)
+        for each, its_port in {name: port, **(more_ports or {})}.items():
+            try:
+                listeners.append(await loop.create_server(connection_factory(runner), host, its_port, reuse_port=share_port or None))
+            except OSError as error:
+                raise cannot_bind(each, host, its_port, error) from error
+            log.info("listening", host=host, port=its_port)
         if on_ready is not None:
             on_ready()
         await stop.wait()
         log.info("stopping")
     finally:
-        if listener is not None:
+        for listener in listeners:
             listener.close()
         await runner.cleanup()
 
