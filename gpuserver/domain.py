@@ -280,14 +280,8 @@ class Listener(Protocol):
         ...
 
 
-class LipSyncEngine(Protocol):
-    """Draws mouths. Stateless between jobs, so that one engine serves all sessions."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def max_batch(self) -> int: ...
+class Hearing(Protocol):
+    """Hears for whoever draws."""
 
     def listener(self) -> Listener:
         """A new Listener, for one sentence."""
@@ -296,6 +290,16 @@ class LipSyncEngine(Protocol):
     def rest(self) -> Floats:
         """The feature row of closed lips, for pauses inside a Turn."""
         ...
+
+
+class LipSyncEngine(Hearing, Protocol):
+    """Draws mouths. Stateless between jobs, so that one engine serves all sessions."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_batch(self) -> int: ...
 
     def render(self, jobs: Sequence[MouthJob]) -> Sequence[FaceCrop | None]:
         """One crop per job, in order; None where none could be drawn and the source's own mouth stands in.

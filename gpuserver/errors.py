@@ -25,6 +25,7 @@ GpuserverError
 │   ├── NoUsableFace, VideoLimitExceeded
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
 ├── DeviceLost (500)             the GPU, or the driver below it, is gone for this process
+├── NoDevice (503)               there is no GPU for MuseTalk
 ├── WeightsUnusable (503)        MuseTalk's weight files cannot be used
 │   ├── WeightsMissing           a file is not there
 │   └── WeightsDamaged           truncated, of another model or version, or not plain tensors
@@ -224,6 +225,11 @@ class DeviceLost(GpuserverError):
     default_advice = (
         "The server goes on with the CPU engine. Look at the driver's messages (dmesg, nvidia-smi) and restart the media server."
     )
+
+
+class NoDevice(GpuserverError):
+    status, slug, title = 503, "no-device", "There is no GPU for MuseTalk"
+    default_advice = "Check nvidia-smi and CUDA_VISIBLE_DEVICES, and install the CUDA build of torch; or set ENABLE_MUSETALK=false."
 
 
 class WeightsUnusable(GpuserverError):

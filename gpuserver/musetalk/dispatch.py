@@ -45,6 +45,11 @@ class Dispatch:
         """Where jobs that suit devices go now."""
         return Desk.DEVICE if self.devices and self.step is not Step.SPARE else Desk.SPARE
 
+    @property
+    def shown(self) -> int:
+        """Mouths that were drawn or lent."""
+        return self._tally.drawn + self._tally.lent
+
     def submit(self, job: MouthJob) -> tuple[Desk, Crop]:
         """Where the job waits, and the future of its crop."""
         desk = self.best_desk if self._suits_devices(job) else Desk.SPARE

@@ -24,6 +24,7 @@ class Pair:
         self._network = network
         self._spare = spare
         self._shape = network.rest().shape
+        self.deaf = False  # the network cannot hear any more: its device is gone
         self._spare_size = len(spare.rest())
 
     def listener(self) -> PairedListener:
@@ -147,7 +148,7 @@ class PairedListener:
             try:
                 self._network_rows.extend(listen(self._network))
             except DeviceLost:
-                self._network = None
+                self._network, self._pair.deaf = None, True
 
     def _rows(self, end: int) -> Floats:
         """The rows of the frames up to `end` that both engines know and that were not given yet."""

@@ -97,6 +97,11 @@ class Renderer:
             speeds = [worker.speed.frames_per_second for worker in self._devices or [self._spare]]
         return None if None in speeds else sum(speed for speed in speeds if speed is not None)
 
+    def shown(self) -> int:
+        """Mouths that were drawn or lent since the start."""
+        with self._lock:
+            return self._dispatch.shown
+
     def close(self) -> None:
         """Finish the batches in work, cancel what waits, end the threads."""
         with self._lock:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Floats, LipSyncEngine, Pcm, Speech, TimedViseme
+from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Floats, Hearing, Pcm, Speech, TimedViseme
 from gpuserver.pipeline.resample import SoundFrames
 
 LETTERS_PER_SECOND = 15.0  # of unhurried English speech
@@ -37,7 +37,7 @@ class Utterance:
     Silence fills the last frame. Where sound and rows differ in number, silence or resting lips make up for it.
     """
 
-    def __init__(self, text: str, engine: LipSyncEngine):
+    def __init__(self, text: str, engine: Hearing):
         self._text = text
         self._listener = engine.listener()
         self._rest = engine.rest()

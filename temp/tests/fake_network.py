@@ -53,10 +53,12 @@ class FakeNetwork:
         self.max_batch = max_batch
         self.out_of_memory = 0
         self.lost = False
+        self.listeners = 0
         self.begun: list[list[MouthJob]] = []
         self.finished: list[list[MouthJob]] = []
 
     def listener(self) -> NetworkListener:
+        self.listeners += 1
         return NetworkListener(lambda: self.lost)
 
     def rest(self) -> Floats:
