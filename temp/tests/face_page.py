@@ -13,9 +13,12 @@ IN_CALL = "#stage[data-state=listening][data-picture=live]"
 
 
 class FacePage:
-    """One visitor. complaints: what the browser's console reports as an error. requested: every address that was asked for."""
+    """One visitor. complaints: what the browser's console reports as an error. requested: every address that was asked for.
 
-    def __init__(self, browser: Browser, url: str, **context: Any):
+    key: the API key, for a server that asks for one.
+    """
+
+    def __init__(self, browser: Browser, url: str, *, key: str | None = None, **context: Any):
         self.page: Page = browser.new_context(**context).new_page()
         self.page.add_init_script(OBSERVE)
         self.page.set_default_timeout(STEP_MS)
@@ -27,10 +30,17 @@ class FacePage:
         self.page.on("request", lambda request: self.requested.append(request.url))
         self.page.on("websocket", lambda socket: self.requested.append(socket.url))
         self.page.goto(url)
+        if key is not None:
+            self.type_key(key)
         self.page.wait_for_selector("#gallery[aria-busy=false]")
 
     def close(self) -> None:
         self.page.context.close()
+
+    def type_key(self, key: str) -> None:
+        """Answer the server's question for an API key."""
+        self.page.fill("#key-input", key)
+        self.page.press("#key-input", "Enter")
 
     @property
     def avatar_ids(self) -> list[str]:

@@ -24,12 +24,13 @@ KEPT_FROM_OUR_ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """url: of the management API and the page. log: what all processes have printed so far."""
+    """url: of the management API and the page. media_url: of the media server. log: what all processes have printed so far."""
 
     url: str
     folder: Path
     process: subprocess.Popen[str]
     log: Path
+    media_url: str
 
     def process_id(self, name: str) -> int:
         """The id of the supervisor's child `name`: "media" or "management". Raises LookupError."""
@@ -53,7 +54,7 @@ def running_server(folder: Path, *, demo: bool = True, **settings: str) -> Itera
         _run([sys.executable, "-m", "gpuserver", "avatars", "create", "demo", "--demo"], folder, environment)
     log = folder / "server.log"
     with _process([sys.executable, str(REPOSITORY / "unified_server.py")], folder, environment, log) as process:
-        server = RunningServer(f"http://127.0.0.1:{port}", folder, process, log)
+        server = RunningServer(f"http://127.0.0.1:{port}", folder, process, log, f"http://127.0.0.1:{media_port}")
         assert httpx.get(f"{server.url}/health").status_code == 200, log.read_text()
         yield server
 

@@ -1,6 +1,7 @@
 /** The management API as plain functions. Every failure is a Problem. */
 
 import { has, t } from "./i18n.js";
+import { addressWithKey, anotherKey, storedKey, withKey } from "./key.js";
 
 /** What went wrong, as RFC 9457 says it. status 0: the server was not reached. */
 export class Problem extends Error {
@@ -29,16 +30,22 @@ export class Problem extends Error {
   }
 }
 
-/** fetch, with every failure turned into a Problem. Addresses are relative, so that the page works below any path. */
+/**
+ * fetch, with every failure turned into a Problem; asks for the API key where the server does. Addresses are relative, so that the page
+ * works below any path.
+ */
 async function call(path, options = {}) {
+  const key = storedKey();
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: withKey(options.headers) });
   } catch (error) {
     throw error.name === "AbortError" ? error : Problem.offline();
   }
-  if (!response.ok) throw await Problem.fromResponse(response);
-  return response.status === 204 ? null : response.json();
+  if (response.ok) return response.status === 204 ? null : response.json();
+  const problem = await Problem.fromResponse(response);
+  if (problem.slug === "key-required" && (await anotherKey(key))) return call(path, options);
+  throw problem;
 }
 
 const session = (id) => `v1/sessions/${encodeURIComponent(id)}`;
@@ -52,12 +59,12 @@ export async function listAvatars() {
 
 /** The address of an avatar's picture; it changes when the avatar is made anew. */
 export function previewUrl({ avatar_id, created_at }) {
-  return `${avatar(avatar_id)}/preview?v=${encodeURIComponent(created_at)}`;
+  return addressWithKey(`${avatar(avatar_id)}/preview?v=${encodeURIComponent(created_at)}`);
 }
 
 /** The address of an avatar's idle loop as a film. */
 export function filmUrl({ avatar_id, created_at }) {
-  return `${avatar(avatar_id)}/idle.mp4?v=${encodeURIComponent(created_at)}`;
+  return addressWithKey(`${avatar(avatar_id)}/idle.mp4?v=${encodeURIComponent(created_at)}`);
 }
 
 /** Whether the avatar shows the bundled sample face and not a face of somebody's own. */
@@ -69,9 +76,16 @@ export function deleteAvatar(id) {
   return call(avatar(id), { method: "DELETE" });
 }
 
+const job = (id) => `v1/jobs/${encodeURIComponent(id)}`;
+
+/** The address of the events that tell how far a job is. */
+export function jobEventsUrl(id) {
+  return addressWithKey(`${job(id)}/events`);
+}
+
 /** Stops a job; one that has ended meanwhile needs no stopping. */
 export function deleteJob(id) {
-  return fetch(`v1/jobs/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true }).catch(() => null);
+  return fetch(job(id), { method: "DELETE", keepalive: true, headers: withKey() }).catch(() => null);
 }
 
 /** What a session may name as its voice: [{id, name, language, available}]. */
@@ -113,5 +127,5 @@ export async function sessionExists(id) {
 
 /** Ends the session; survives the page being closed. A session that is gone already needs no ending. */
 export function deleteSession(id) {
-  return fetch(session(id), { method: "DELETE", keepalive: true }).catch(() => null);
+  return fetch(session(id), { method: "DELETE", keepalive: true, headers: withKey() }).catch(() => null);
 }

@@ -1,6 +1,7 @@
 /** The making of an avatar: the file is sent, then the server's work on it is followed. Either can be stopped. */
 
-import { deleteJob, Problem } from "./api.js";
+import { deleteJob, jobEventsUrl, Problem } from "./api.js";
+import { withKey } from "./key.js";
 
 /** What a job tells of itself: {state, stage, progress, report, error}; see GET /v1/jobs/{id}. */
 export class AvatarJob {
@@ -29,7 +30,7 @@ export class AvatarJob {
     const request = new XMLHttpRequest(); // fetch does not tell how much has been sent
     return new Promise((resolve, reject) => {
       request.open("POST", "v1/avatars/upload");
-      request.setRequestHeader("Prefer", "respond-async");
+      for (const [name, value] of Object.entries(withKey({ prefer: "respond-async" }))) request.setRequestHeader(name, value);
       request.upload.onprogress = ({ loaded, total }) => onSent(loaded / total);
       request.onload = () => {
         const body = parse(request.responseText);
@@ -45,7 +46,7 @@ export class AvatarJob {
 
   /** Resolves with the job's last state. */
   #follow(jobId, onProgress) {
-    const events = new EventSource(`v1/jobs/${encodeURIComponent(jobId)}/events`);
+    const events = new EventSource(jobEventsUrl(jobId));
     const stop = () => deleteJob(jobId); // its last event says what became of it
     this.#abort.signal.addEventListener("abort", stop);
     const followed = new Promise((resolve, reject) => {

@@ -97,7 +97,6 @@ async def test_a_body_that_trickles_in_is_a_408_and_the_end(port: int, monkeypat
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-        b"GET /thing\r\n\r\n",
         b"GET /thing HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
         b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /thing HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 200 + b"\r\n",
