@@ -25,7 +25,7 @@ Release = Annotated[Version | None, typer.Option("--release", help="The version 
 @models.command()
 def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", help="Also compare every sha256.")] = False) -> None:
     """Say what is there, what is missing and what it is for. Exit code 1 if neither version can serve."""
-    from gpuserver.musetalk.model_check import can_serve, check_models
+    from gpuserver.musetalk.model_check import Verdict, check_models, unusable
 
     folder = _base(base)
     with _progress_bar() as progress:
@@ -34,11 +34,12 @@ def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", h
     print(f"In {models_folder(folder)}:")
     for line in _table(reports):
         print(line)
-    ready = [version for version in Version if can_serve(reports, version)]
-    for version in Version:
-        missing = sorted({each.need.name for each in reports if version in each.need.versions and each.need.required and not each.usable})
-        print(f"MuseTalk {version} " + ("can serve." if version in ready else f"cannot serve; not usable: {', '.join(missing)}."))
-    if not ready:
+    lacking = {version: [need.name for need in unusable(reports, version)] for version in Version}
+    for version, names in lacking.items():
+        print(f"MuseTalk {version} " + (f"cannot serve; not usable: {', '.join(names)}." if names else "can serve."))
+    if any(report.verdict is Verdict.TRUNCATED for report in reports):
+        print("`gpuserver models convert` makes a truncated copy anew.")
+    if all(lacking.values()):
         print("`gpuserver models download` gets what is missing.")
         raise typer.Exit(1)
 

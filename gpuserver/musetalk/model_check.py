@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from gpuserver.musetalk.model_files import NEEDS, ModelFile, Need, Version, models_folder
+from gpuserver.musetalk.model_files import NEEDS, ModelFile, Need, Version, models_folder, needs_of
 
 CHUNK_BYTES = 1 << 20
 _HEADER_LENGTH_BYTES = 8  # a safetensors file begins with the length of its JSON header, little-endian
@@ -57,10 +57,10 @@ def check_models(base: Path, *, hashes: bool = False, progress: Progress = lambd
     return reports
 
 
-def can_serve(reports: Sequence[FileReport], version: Version) -> bool:
-    """Whether every network that this version needs has a usable file."""
-    usable = {report.need.name for report in reports if report.usable}
-    return all(need.name in usable for need in NEEDS if need.required and version in need.versions)
+def unusable(reports: Sequence[FileReport], version: Version, *, optional: bool = False) -> list[Need]:
+    """What this version needs and cannot load. Of several files of a need the first one reported is what would be loaded."""
+    loaded = {report.need.name: report for report in reversed(reports)}
+    return [need for need in needs_of(version, optional=optional) if need.name not in loaded or not loaded[need.name].usable]
 
 
 def sha256_of(path: Path, read: Callable[[int], None] = lambda _done: None) -> str:
@@ -74,13 +74,14 @@ def sha256_of(path: Path, read: Callable[[int], None] = lambda _done: None) -> s
 
 
 def _check_need(base: Path, need: Need, hashes: bool, progress: Progress) -> Iterator[FileReport]:
+    """In the order in which Need.found() looks."""
     folder = models_folder(base)
-    for file in need.choices:
-        if (folder / file.path).is_file():
-            yield _check_official(need, file, folder / file.path, hashes, progress)
     for name in dict.fromkeys(file.converted for file in need.choices):
         if (folder / name).is_file():
             yield _check_converted(need, name, folder / name)
+    for file in need.choices:
+        if (folder / file.path).is_file():
+            yield _check_official(need, file, folder / file.path, hashes, progress)
 
 
 def _check_official(need: Need, file: ModelFile, path: Path, hashes: bool, progress: Progress) -> FileReport:

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from gpuserver.errors import Conflict, DiskFull, UpstreamFailed, WeightsDamaged
 from gpuserver.musetalk.avatar_shelf import room_on_disk
-from gpuserver.musetalk.model_check import check_models, sha256_of
-from gpuserver.musetalk.model_files import ModelFile, Version, models_folder, needs_of
+from gpuserver.musetalk.model_check import Verdict, check_models, sha256_of, unusable
+from gpuserver.musetalk.model_files import ModelFile, Version, models_folder
 from gpuserver.musetalk.model_hub import Hub, Interrupted, Remote
 
 Progress = Callable[[str, str, int, int], None]  # the file's path, "downloading" or "checking", bytes done, bytes in all
@@ -24,9 +24,11 @@ LONGEST_PAUSE = 8.0  # seconds
 
 
 def files_to_download(base: Path, version: Version) -> list[ModelFile]:
-    """The first choice of everything that this version uses and that is missing, or is there with another size than the official file."""
-    usable = {report.need.name for report in check_models(base) if report.usable}
-    return [need.choices[0] for need in needs_of(version, optional=True) if need.name not in usable]
+    """What replaces everything that this version uses and that is missing, or is there with another size than the official file."""
+    reports = [report for report in check_models(base) if report.verdict is not Verdict.TRUNCATED]  # a copy; it is converted anew
+    there = {report.path: report for report in reports}
+    needs = unusable(reports, version, optional=True)
+    return [next((file for file in need.choices if file.path in there and file.source), need.choices[0]) for need in needs]
 
 
 class Downloader:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpuserver.musetalk import model_check, model_files
-from gpuserver.musetalk.model_check import FileReport, Verdict, can_serve, check_models
+from gpuserver.musetalk.model_check import FileReport, Verdict, check_models, unusable
 from gpuserver.musetalk.model_download import files_to_download
 from gpuserver.musetalk.model_files import NEEDS, ModelFile, Need, Version, describe_missing, installed_version, missing_files
 
@@ -38,6 +38,10 @@ def put_safetensors(base: Path, path: str, *, lost: int = 0) -> None:
 
 def by_path(reports: list[FileReport]) -> dict[str, FileReport]:
     return {report.path: report for report in reports}
+
+
+def can_serve(reports: list[FileReport], version: Version) -> bool:
+    return unusable(reports, version) == []
 
 
 def names(needs: list[Need]) -> list[str]:
@@ -133,6 +137,22 @@ def test_a_conversion_with_a_broken_header_is_not_whole(tmp_path: Path, header: 
     put_safetensors(tmp_path, "musetalkV15/unet.fp16.safetensors")
     (tmp_path / "models/musetalkV15/unet.fp16.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert by_path(check_models(tmp_path))["musetalkV15/unet.fp16.safetensors"].verdict is Verdict.TRUNCATED
+
+
+def test_what_would_be_loaded_decides(tmp_path: Path) -> None:
+    put(tmp_path, UNET, VAE, WHISPER)
+    put_safetensors(tmp_path, "musetalkV15/unet.fp16.safetensors", lost=1)
+    assert names(unusable(check_models(tmp_path), Version.V15)) == ["UNet V1.5"]
+    assert [file.path for file in files_to_download(tmp_path, Version.V15)] == ["face-parse-bisent/79999_iter.pth"]
+    put_safetensors(tmp_path, "musetalkV15/unet.fp16.safetensors")
+    put(tmp_path, UNET, size=1)
+    assert can_serve(check_models(tmp_path), Version.V15)
+
+
+def test_a_damaged_file_is_replaced_by_the_same_one(tmp_path: Path) -> None:
+    put(tmp_path, UNET, WHISPER)
+    put(tmp_path, VAE, size=9)
+    assert VAE in [file.path for file in files_to_download(tmp_path, Version.V15)]
 
 
 def test_only_what_is_not_usable_is_downloaded(tmp_path: Path) -> None:
