@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from fake_hub import COMMIT, FakeHub, served
 from typer.testing import CliRunner, Result
 
 from gpuserver import cli
+from gpuserver.cli_models import models
 from gpuserver.musetalk import model_check, model_files
 from gpuserver.musetalk.model_files import ModelFile, Need, Source, Version
 
@@ -133,3 +135,14 @@ def test_download_without_a_network_is_two_plain_lines(tmp_path: Path) -> None:
 
 def test_convert_of_nothing_says_so(run: Run, tmp_path: Path) -> None:
     assert run("convert").stdout == f"There is nothing to convert in {tmp_path}/models.\n"
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md", "docs/real-mode.md"])
+def test_the_commands_that_the_documents_print_exist(document: str) -> None:
+    """They stand in sh blocks, which no test runs: they load gigabytes."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    named = [line.split()[2] for line in lines if line.startswith("gpuserver models ")]
+    named += re.findall(r"`gpuserver models (\w+)", text)
+    assert {"check", "convert", "download"} <= set(named)
+    assert set(named) <= {command.name or getattr(command.callback, "__name__", "") for command in models.registered_commands}
