@@ -236,6 +236,8 @@ class SessionCreated(Strict):
     engine_token: str
     status: Literal["active"] = "active"
     avatar_id: str
+    engine: str = "warp"  # what draws the lips now
+    engine_fallback: str | None = None  # why that is not the engine that is wanted
     webrtc: WebRtcConfig
 
 

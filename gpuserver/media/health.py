@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.interpreter import OWN, Interpreter
+from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.keys import public
@@ -27,7 +28,7 @@ def add_health_route(
     *,
     voice: Reporting,
     language_model: Reporting,
-    engine: str,
+    mouths: Mouths,
     interpreter: Interpreter = OWN,
 ) -> None:
     """Serve /health from `app`."""
@@ -37,7 +38,8 @@ def add_health_route(
         components = {
             "voice": voice.status(),
             "language_model": language_model.status(),
-            "renderer": {"engine": engine},
+            "engine": mouths.status(),
+            "renderer": mouths.renderer_status(),
             "peers": {"count": len(peers)},
         }
         if interpreter.shortfall is not None:

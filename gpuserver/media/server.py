@@ -22,6 +22,7 @@ from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import rtc_configuration
 from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.message_limits import MessageLimits
+from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.preload import add_preload_route
@@ -31,14 +32,16 @@ from gpuserver.media.session_routes import add_session_routes
 from gpuserver.media.speech_service import add_speech_routes
 from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.media.websocket import add_websocket_routes
+from gpuserver.media.whep import add_whep_routes
 from gpuserver.messages import AVATAR_DELETED
+from gpuserver.musetalk.admission import Admission
 from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.renderer import Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.engines import Engines, make_engines
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.loading import leave_what_is_being_loaded
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.pipeline.standing import StandingNotices
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.voice import ReportingVoice, make_voice, own_voices
 from gpuserver.web.auth import internal_secret
@@ -75,9 +78,10 @@ def create_app(
     *,
     voice: ReportingVoice | None = None,
     language_model: ReportingModel | None = None,
+    engines: Engines | None = None,
     interpreter: Interpreter = OWN,
 ) -> web.Application:
-    """The application, with the voice and the language model that the settings name unless others are given.
+    """The application, with the voice, the language model and the engines that the settings name unless others are given.
 
     Nothing is started before it runs. Raises CannotStart for settings that cannot work.
     """
@@ -86,13 +90,13 @@ def create_app(
     app.on_response_prepare.append(add_security_headers)
 
     manager = AvatarManager(settings)
-    engine = WarpEngine()
-    renderer = Renderer(engine)
+    standing = StandingNotices()
+    mouths = Mouths(engines or make_engines(settings), standing)
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
-    studio = Studio(language_model, voice, engine, renderer)
+    studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing)
     cache = AvatarCache(manager)
-    registry = SessionRegistry(settings, studio, manager, cache, Playout)
+    registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
     encoding = Encoding()
     peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
@@ -102,8 +106,8 @@ def create_app(
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
             await asyncio.to_thread(manager.start)
-            renderer.start()
-            parts.push_async_callback(asyncio.to_thread, renderer.close)
+            mouths.start()
+            parts.push_async_callback(mouths.aclose)
             voice.start()
             parts.push_async_callback(voice.aclose)
             language_model.start()
@@ -122,13 +126,12 @@ def create_app(
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(say_goodbye)
-    add_health_route(
-        app, registry, peers, settings, voice=voice, language_model=language_model, engine=engine.name, interpreter=interpreter
-    )
+    add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, mouths=mouths, interpreter=interpreter)
     add_choice_routes(app, voice, language_model)
     add_speech_routes(app, own_voices(voice))
-    add_session_routes(app, registry, peers, settings)
+    add_session_routes(app, registry, peers, settings, mouths)
     add_websocket_routes(app, registry, peers, MessageLimits(parse_rate(settings.rate_limit)))
+    add_whep_routes(app, watched, registry, peers, settings)
     add_livetalking_routes(app, LiveTalkingParts(watched, SessionNumbers(registry), uploads, recorder, manager))
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
     add_preload_route(app, cache)

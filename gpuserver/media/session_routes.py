@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from gpuserver.config import Settings
 from gpuserver.errors import InvalidInput
 from gpuserver.media.access import session_of
+from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.messages import SessionEnd
@@ -21,9 +22,9 @@ from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, IceCandidate, Offer, SessionCreated, SessionList
 
 
-def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings) -> None:
+def add_session_routes(app: web.Application, registry: SessionRegistry, peers: Peers, settings: Settings, mouths: Mouths) -> None:
     """Serve /v1/sessions…, the signalling and the WebRTC configuration from `app`."""
-    routes = SessionRoutes(registry, peers, settings)
+    routes = SessionRoutes(registry, peers, settings, mouths)
     app.router.add_post("/v1/sessions", routes.create)
     app.router.add_get("/v1/sessions", routes.list)
     app.router.add_get("/v1/sessions/{session_id}", routes.show)
@@ -36,20 +37,24 @@ def add_session_routes(app: web.Application, registry: SessionRegistry, peers: P
 class SessionRoutes:
     """Sessions are made and ended by the management API alone; their signalling is for whoever has the engine_token."""
 
-    def __init__(self, registry: SessionRegistry, peers: Peers, settings: Settings):
+    def __init__(self, registry: SessionRegistry, peers: Peers, settings: Settings, mouths: Mouths):
         self._registry = registry
         self._peers = peers
         self._settings = settings
+        self._mouths = mouths
 
     @internal
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
         session = await self._registry.create(await read_body(request, CreateSession))
+        engine, engine_fallback = self._mouths.engine_for(session.avatar)
         created = SessionCreated(
             session_id=session.session_id,
             engine_url=engine_url(public_url(request, self._settings), session.session_id),
             engine_token=session.engine_token,
             avatar_id=session.avatar_id,
+            engine=engine,
+            engine_fallback=engine_fallback,
             webrtc=webrtc_config(self._settings),
         )
         return _json(created, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})

@@ -16,6 +16,7 @@ from gpuserver.errors import GpuserverError, InvalidInput, SessionNotFound, TooM
 from gpuserver.messages import ErrorEvent, Interrupted, Notice, ServerMessage, SessionLost
 from gpuserver.pipeline.conversation import Conversation
 from gpuserver.pipeline.delivery import Scene
+from gpuserver.pipeline.standing import Told
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.subscription import Subscription
 from gpuserver.pipeline.turn import Line, Turn
@@ -72,6 +73,7 @@ class Session:
         self._change = asyncio.Event()
         self._closed = False
         self._said: set[str] = set()
+        self._told = Told()
         self._subscriptions: list[Subscription] = []
         self._loop = asyncio.get_running_loop()
         self._last_sign_of_life = self._loop.time()
@@ -151,6 +153,12 @@ class Session:
             self._said.add(event.text)
         for subscription in list(self._subscriptions):
             subscription.offer(event)
+
+    def tell_standing(self) -> None:
+        """Pass on what is news in the standing notices, while somebody is being answered; else with the next answer."""
+        if self._turn is not None:
+            for notice in self._told.news(self._studio.standing):
+                self.publish(notice)
 
     # ------------------------------------------------------------ what is known of it
 
@@ -240,6 +248,7 @@ class Session:
     async def _perform(self, line: Line) -> None:
         try:
             self._turn = self._make_turn(line)
+            self.tell_standing()
             await self._turn.run()
             self._remember(line, self._turn.remembered)
         except Exception:  # the session outlives a broken Turn
@@ -276,6 +285,7 @@ class Session:
             self.publish,
             messages=[] if line.verbatim else self._conversation.messages(line.text),
             model=self._request.model or self._tutors_model,
+            kb_id=self._request.kb_id,
             voice=self._request.voice,
             rate=self._request.rate,
         )

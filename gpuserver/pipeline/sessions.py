@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import structlog
 from gpuserver.config import Settings
 from gpuserver.domain import Avatar, Stage
 from gpuserver.errors import Full, SessionNotFound, Unavailable
+from gpuserver.musetalk.admission import Admission
 from gpuserver.pipeline.session import Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
 from gpuserver.wire import CreateSession
@@ -45,25 +47,34 @@ class SessionRegistry:
     """Creates, finds and ends sessions. make_stage: where a session's frames go, the playout of the media server."""
 
     def __init__(
-        self, settings: Settings, studio: Studio, avatars: AvatarChooser, loader: AvatarLoader, make_stage: Callable[[Avatar], Stage]
+        self,
+        settings: Settings,
+        studio: Studio,
+        avatars: AvatarChooser,
+        loader: AvatarLoader,
+        make_stage: Callable[[Avatar], Stage],
+        *,
+        admission: Admission | None = None,
     ):
         self._settings = settings
         self._studio = studio
         self._avatars = avatars
         self._loader = loader
         self._make_stage = make_stage
+        self._admission = admission
         self._sessions: dict[str, Session] = {}
         self._being_made = 0
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
+        studio.standing.listen(self._tell_standing)
 
     async def create(self, request: CreateSession) -> Session:
         """A new session. Raises Full, AvatarNotFound, AvatarDamaged; whatever fails, the slot is free again."""
         if self._closed:
             raise Unavailable("The server is shutting down.")
-        if self.taken >= self._settings.max_sessions:
-            raise Full(f"All {self._settings.max_sessions} session slots are taken.", retry_after=RETRY_AFTER_SECONDS)
+        self._check_room()
         self._being_made += 1
+        self._note_sessions()
         try:
             avatar = await asyncio.to_thread(self._load, request)
             if self._closed:
@@ -73,6 +84,7 @@ class SessionRegistry:
             self._sessions[session.session_id] = session
         finally:
             self._being_made -= 1
+            self._note_sessions()
         log.info("session_created", session_id=session.session_id, avatar_id=session.avatar_id)
         return session
 
@@ -100,6 +112,7 @@ class SessionRegistry:
         """End a session. Raises SessionNotFound."""
         session = self.get(session_id)
         del self._sessions[session_id]
+        self._note_sessions()
         await session.aclose(reason)
         log.info("session_ended", session_id=session_id, reason=reason)
 
@@ -108,6 +121,27 @@ class SessionRegistry:
         self._closed = True
         endings = [self.delete(session.session_id, "shutdown") for session in self.list()]
         await asyncio.gather(*endings, *self._endings)
+
+    def _check_room(self) -> None:
+        """Raises Full."""
+        if self.taken >= self._settings.max_sessions:
+            raise Full(f"All {self._settings.max_sessions} session slots are taken.", retry_after=RETRY_AFTER_SECONDS)
+        self._note_sessions()
+        most = None if self._admission is None else self._admission.most_sessions()
+        if most is not None and self.taken >= most:
+            raise Full(
+                f"The lips of {most} sessions are as many as can be drawn here in time, and {self.taken} are there.",
+                advice="Wait for a session to end, or give the server a faster GPU or more of them.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+
+    def _note_sessions(self) -> None:
+        if self._admission is not None:
+            self._admission.note(time.monotonic(), self.taken)
+
+    def _tell_standing(self) -> None:
+        for session in self._sessions.values():
+            session.tell_standing()
 
     def _load(self, request: CreateSession) -> Avatar:
         avatar_id = self._avatars.choose(request.avatar_id, request.tutor_id)

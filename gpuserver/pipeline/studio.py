@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from gpuserver.domain import FaceCrop, LanguageModel, LipSyncEngine, MouthJob, Voice
+from gpuserver.domain import FaceCrop, Hearing, LanguageModel, MouthJob, Voice
+from gpuserver.pipeline.standing import StandingNotices
 
 
 class MouthPainter(Protocol):
@@ -23,5 +24,6 @@ class Studio:
 
     language_model: LanguageModel
     voice: Voice
-    engine: LipSyncEngine
+    engine: Hearing
     renderer: MouthPainter
+    standing: StandingNotices = field(default_factory=StandingNotices)
