@@ -198,8 +198,11 @@ class LanguageModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncIterator[Token]:
-        """Stream the answer's text. Raises LanguageModelFailed, also in mid-stream when the stream is cut."""
+    def reply(self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None) -> AsyncIterator[Token]:
+        """Stream the answer's text. kb_id: the knowledge base that the session names, for models that know any.
+
+        Raises LanguageModelFailed, also in mid-stream when the stream is cut.
+        """
         ...
 
     async def aclose(self) -> None: ...

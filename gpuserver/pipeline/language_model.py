@@ -54,7 +54,7 @@ class Server(Protocol):
 
     async def models(self) -> list[str]: ...
 
-    def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]: ...
+    def reply(self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None) -> AsyncGenerator[Token, None]: ...
 
     async def aclose(self) -> None: ...
 
@@ -120,14 +120,16 @@ class ModelRouter:
         """Look in the background for what is reachable, so that the first question does not."""
         self._first_look = asyncio.create_task(self.look(), name="look for language models")
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
+    async def reply(
+        self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None
+    ) -> AsyncGenerator[Token, None]:
         """What the model says, without its reasoning and at most LONGEST_ANSWER characters.
 
         Raises LanguageModelFailed; nothing is repeated by another model once a server was chosen.
         """
         choice = await self._choose(model)
         try:
-            async with aclosing(_spoken(choice.server.reply(messages, model=choice.model))) as tokens:
+            async with aclosing(_spoken(choice.server.reply(messages, model=choice.model, kb_id=kb_id))) as tokens:
                 async for token in tokens:
                     yield token if token.fallback or not choice.fallback else replace(token, fallback=choice.fallback)
         except LanguageModelFailed as error:

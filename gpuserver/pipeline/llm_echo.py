@@ -29,7 +29,9 @@ class EchoModel:
     def name(self) -> str:
         return NAME
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
+    async def reply(
+        self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None
+    ) -> AsyncGenerator[Token, None]:
         question = next((message.content for message in reversed(messages) if message.role == "user"), "")
         for piece in _PIECES.findall(answer(question)):
             yield Token(piece, NAME, self._fallback)

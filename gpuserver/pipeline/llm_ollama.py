@@ -36,7 +36,9 @@ class OllamaModel:
         with self._errors_translated():
             return [entry.model for entry in (await self._client.list()).models if entry.model]
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
+    async def reply(
+        self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None
+    ) -> AsyncGenerator[Token, None]:
         model = model or self.model
         done = False
         with self._errors_translated(model):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
+from urllib.parse import quote
 
 from gpuserver.domain import Message, Token
 from gpuserver.errors import LanguageModelFailed
 
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 120.0  # a prompt may wait for a slot before its first token
+KB_HEADER = "X-KB-ID"  # a header and no field of the body: servers that know no knowledge bases refuse unknown fields, never headers
 
 
 class OpenAiModel:
@@ -44,12 +46,17 @@ class OpenAiModel:
             except openai.NotFoundError:
                 return []
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncGenerator[Token, None]:
+    async def reply(
+        self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None
+    ) -> AsyncGenerator[Token, None]:
         model = model or self.model
         finished = False
         with self._errors_translated():
             lines = cast(Any, [{"role": message.role, "content": message.content} for message in messages])
-            stream = await self._completions.create(model=model, messages=lines, stream=True, temperature=self._temperature)
+            headers = {KB_HEADER: quote(kb_id)} if kb_id else {}
+            stream = await self._completions.create(
+                model=model, messages=lines, stream=True, temperature=self._temperature, extra_headers=headers
+            )
             async with stream:
                 async for chunk in stream:
                     for choice in chunk.choices[:1]:

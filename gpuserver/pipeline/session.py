@@ -286,6 +286,7 @@ class Session:
             messages=[] if line.verbatim else self._conversation.messages(line.text),
             model=self._request.model or self._tutors_model,
             kb_id=self._request.kb_id,
+            kb_id=self._request.kb_id,
             voice=self._request.voice,
             rate=self._request.rate,
         )

@@ -68,12 +68,13 @@ class Thought:
     fails, what it wrote stays and a spoken apology follows. What is spoken beside the answer is told as a notice.
     """
 
-    def __init__(self, messages: Sequence[Message], model: str | None, language_model: LanguageModel, report: Report):
+    def __init__(self, messages: Sequence[Message], model: str | None, kb_id: str | None, language_model: LanguageModel, report: Report):
         self.written = ""
         self.filler = ""
         self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
         self._messages = messages
         self._model = model
+        self._kb_id = kb_id
         self._language_model = language_model
         self._report = report
         self._tokens: Channel[str] = Channel(TOKENS_AHEAD)
@@ -86,7 +87,7 @@ class Thought:
 
     async def _think(self) -> None:
         try:
-            async with closing(self._language_model.reply(self._messages, model=self._model)) as tokens:
+            async with closing(self._language_model.reply(self._messages, model=self._model, kb_id=self._kb_id)) as tokens:
                 async for token in tokens:
                     await self._take(token)
             if not self.written.strip():

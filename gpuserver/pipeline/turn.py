@@ -34,7 +34,7 @@ class Line:
 class Turn:
     """Answers one line. run() it as a task; interrupt() ends it early. Without a scene the answer is text only.
 
-    messages: the conversation with the question last; not needed for a verbatim line. model, voice, rate: as the session wants them.
+    messages: the conversation with the question last; not needed for a verbatim line. model, kb_id, voice, rate: as the session wants them.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Turn:
         *,
         messages: Sequence[Message] = (),
         model: str | None = None,
+        kb_id: str | None = None,
         voice: str | None = None,
         rate: float = 1.0,
     ):
@@ -54,7 +55,9 @@ class Turn:
         self._generation = line.generation
         self._scene = scene
         self._report = Report(line.generation.number, line.asked_at, publish)
-        self._thought = Recital(line.text, self._report) if line.verbatim else Thought(messages, model, studio.language_model, self._report)
+        self._thought = (
+            Recital(line.text, self._report) if line.verbatim else Thought(messages, model, kb_id, studio.language_model, self._report)
+        )
         self._delivery = None if scene is None else Delivery(scene, studio, line.generation, self._report, voice=voice, rate=rate)
         self._interrupted_at: float | None = None
         self._stages: list[asyncio.Task[None]] = []

@@ -28,7 +28,7 @@ WORDS = ("Two ", "and ", "two.")
 
 
 class FakeOpenAi:
-    """Answers "Two and two." in three events. mode: one of MODES. requests: the bodies; keys: the Authorization headers."""
+    """Answers "Two and two." in three events. mode: one of MODES. requests: the bodies; keys: the Authorization headers; kb_ids: X-KB-ID."""
 
     def __init__(self, mode: str = "ok", models: tuple[str, ...] | None = ("tiny",)):
         assert mode in MODES
@@ -36,6 +36,7 @@ class FakeOpenAi:
         self.models = models  # None: the server keeps no list
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.kb_ids: list[str | None] = []
         self.answer_closed = asyncio.Event()
         self._released = asyncio.Event()
 
@@ -51,6 +52,7 @@ class FakeOpenAi:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
         self.keys.append(request.headers.get("Authorization"))
+        self.kb_ids.append(request.headers.get("X-KB-ID"))
         if self.mode in REFUSALS:
             status, message = REFUSALS[self.mode]
             return web.json_response({"error": {"message": message}}, status=status)

@@ -193,15 +193,17 @@ class FakeLanguageModel:
         self.script = script
         self.questions: list[list[Message]] = []
         self.models: list[str | None] = []
+        self.kb_ids: list[str | None] = []
         self.tokens_given = 0
         self.open = 0
         self._seconds = seconds_per_token
         self._fails_after = fails_after
         self._fallback = fallback
 
-    async def reply(self, messages: Sequence[Message], *, model: str | None = None) -> AsyncIterator[Token]:
+    async def reply(self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None) -> AsyncIterator[Token]:
         self.questions.append(list(messages))
         self.models.append(model)
+        self.kb_ids.append(kb_id)
         self.open += 1
         try:
             for number, word in enumerate(self.script.split(" ")):

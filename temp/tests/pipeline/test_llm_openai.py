@@ -123,3 +123,15 @@ async def test_closing_the_answer_early_closes_the_http_stream() -> None:
         async with asyncio.timeout(2):
             await server.answer_closed.wait()
         await client.aclose()
+
+
+async def test_the_knowledge_base_goes_along_in_a_header_and_the_body_stays_openais() -> None:
+    async with fake_openai() as (fake, base_url):
+        client = OpenAiModel(base_url, "tiny", temperature=0.0)
+        try:
+            for kb_id in ("kb 7/数学", None):
+                assert [token async for token in client.reply(QUESTION, kb_id=kb_id)]
+        finally:
+            await client.aclose()
+    assert fake.kb_ids == ["kb%207/%E6%95%B0%E5%AD%A6", None]
+    assert fake.requests[0] == fake.requests[1]

@@ -510,3 +510,13 @@ async def test_ids_and_tokens_cannot_be_guessed() -> None:
     assert all(len(room.session.session_id) >= 21 and len(room.session.engine_token) >= 43 for room in rooms)
     for room in rooms:
         await room.close()
+
+
+@in_virtual_time
+async def test_the_language_model_is_told_which_knowledge_base_the_session_names() -> None:
+    model = FakeLanguageModel("One.")
+    room = Classroom(model=model, request=CreateSession(tutor_id="1", student_id="2", kb_id="9"))
+    room.connect()
+    await room.session.ask("Why?")
+    await room.done(1)
+    assert model.kb_ids == ["9"]
