@@ -17,6 +17,7 @@ GpuserverError
 ├── Conflict (409)
 │   ├── AvatarExists, AvatarInUse
 │   └── JobEnded                 what was to be cancelled has come to its end
+├── PreconditionFailed (412)     an If-Match that does not match
 ├── TooLarge (413)               a limit on bytes
 ├── ExpectationFailed (417)      an Expect header other than 100-continue
 ├── Unreadable (415)             not a video or picture that can be decoded
@@ -183,6 +184,11 @@ class AvatarInUse(Conflict):
 class JobEnded(Conflict):
     slug, title = "job-ended", "The job is done already"
     default_advice = "Delete the avatar that it made: DELETE /v1/avatars/{avatar_id}."
+
+
+class PreconditionFailed(GpuserverError):
+    status, slug, title = 412, "precondition-failed", "What the request is meant for has changed"
+    default_advice = "Send it without If-Match, or begin anew."
 
 
 class TooLarge(GpuserverError):

@@ -17,8 +17,8 @@ from gpuserver.errors import CannotStart
 ANY = "*"
 ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 METHODS = "GET, HEAD, POST, PATCH, DELETE"
-REQUEST_HEADERS = "Authorization, Content-Type, Prefer, Range, X-API-Key"
-ANSWER_HEADERS = "Content-Range, Link, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+REQUEST_HEADERS = "Authorization, Content-Type, If-Match, Prefer, Range, X-API-Key"
+ANSWER_HEADERS = "Content-Range, ETag, Link, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
 REMEMBERED_SECONDS = 600  # that a browser keeps the answer to a preflight; Chromium takes up to 7200
 
 ALLOWED_ORIGIN = web.RequestKey("allowed origin", str)

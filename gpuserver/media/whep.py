@@ -1,0 +1,170 @@
+"""WHEP: an avatar's picture and sound for players such as GStreamer's whepsrc, by one HTTP call with SDP in and out.
+
+https://datatracker.ietf.org/doc/draft-ietf-wish-whep/
+
+A session lives as long as its player. Its address, unknown to anybody else, lets the player trickle and end it; with an API key, a
+back-end lets it speak there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gpuserver.config import Settings
+from gpuserver.errors import InvalidSdp, PreconditionFailed, SessionNotFound, Unprocessable, UnsupportedMediaType
+from gpuserver.media.peers import Peers
+from gpuserver.media.sdp import read_offer
+from gpuserver.media.sdp_fragment import read_fragment
+from gpuserver.media.watched_sessions import WatchedSessions
+from gpuserver.pipeline.session import Session
+from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
+from gpuserver.web.keys import key_in_query, takes_engine_token
+from gpuserver.web.webrtc_config import webrtc_config
+from gpuserver.wire import CreateSession, IceServer, Offer, SpokenText, Strict
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+CLIENT = "whep"  # tutor_id and student_id of its sessions
+
+
+class Spoken(Strict):
+    """POST …/say and …/ask. queue: append instead of replacing what is being said."""
+
+    text: SpokenText
+    queue: bool = False
+
+
+class Accepted(Strict):
+    """The answer to both. turn: the number of what will be said."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Playback:
+    """A session and the ICE session of its player."""
+
+    session: Session
+    username_fragment: str
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.username_fragment}"'
+
+
+def add_whep_routes(app: web.Application, sessions: WatchedSessions, registry: SessionRegistry, peers: Peers, settings: Settings) -> None:
+    """Serve WHEP from `app`."""
+    routes = WhepRoutes(sessions, registry, peers, settings)
+    app.router.add_post("/whep/{avatar_id:[A-Za-z0-9_-]{1,64}}", routes.play)
+    app.router.add_patch("/whep/sessions/{session_id}", routes.trickle)
+    app.router.add_delete("/whep/sessions/{session_id}", routes.end)
+    app.router.add_post("/whep/sessions/{session_id}/say", routes.say)
+    app.router.add_post("/whep/sessions/{session_id}/ask", routes.ask)
+    app.router.add_post("/whep/sessions/{session_id}/interrupt", routes.interrupt)
+
+
+class WhepRoutes:
+    """One method per call."""
+
+    def __init__(self, sessions: WatchedSessions, registry: SessionRegistry, peers: Peers, settings: Settings):
+        self._sessions = sessions
+        self._registry = registry
+        self._peers = peers
+        self._settings = settings
+        self._playbacks: dict[str, _Playback] = {}
+
+    @key_in_query
+    async def play(self, request: web.Request) -> web.Response:
+        """POST /whep/{avatar_id}: 201 with the answer; the session's address in Location. Raises InvalidSdp, Full, AvatarNotFound."""
+        offer = Offer(sdp=await _text(request, SDP), type="offer")
+        fragment = read_offer(offer).username_fragment
+        wanted = CreateSession(tutor_id=CLIENT, student_id=CLIENT, avatar_id=request.match_info["avatar_id"])
+        session, answer = await self._sessions.open(wanted, offer)
+        self._forget_ended()
+        playback = self._playbacks[session.session_id] = _Playback(session, fragment)
+        response = web.Response(text=answer.sdp, status=201, content_type=SDP)
+        response.headers["Location"] = f"/whep/sessions/{session.session_id}"
+        response.headers["ETag"] = playback.etag
+        response.headers["Accept-Patch"] = FRAGMENT
+        for server in webrtc_config(self._settings).iceServers:
+            response.headers.add("Link", ice_server_link(server))
+        return response
+
+    @takes_engine_token
+    async def trickle(self, request: web.Request) -> web.Response:
+        """PATCH: candidates of the player. Raises PreconditionFailed, and Unprocessable for an ICE restart: connect anew for that."""
+        playback = self._find(request)
+        if request.headers.get("If-Match", "*") not in {"*", playback.etag}:
+            raise PreconditionFailed("If-Match does not name the ICE session of this player.")
+        fragment = read_fragment(await _text(request, FRAGMENT))
+        if fragment.username_fragment not in {None, playback.username_fragment}:
+            raise Unprocessable("ICE restarts are not supported.", advice="End the session and play again.")
+        for candidate in fragment.candidates:
+            await self._peers.add_candidate(playback.session, candidate)
+        return web.Response(status=204)
+
+    @takes_engine_token
+    async def end(self, request: web.Request) -> web.Response:
+        """DELETE: the player goes."""
+        await self._registry.delete(self._find(request).session.session_id)
+        return web.Response(status=200)
+
+    @key_in_query
+    async def say(self, request: web.Request) -> web.Response:
+        """POST …/say: a text to be said as it is."""
+        session, body = self._find(request).session, await read_body(request, Spoken)
+        return _accepted(await session.say(body.text, queue=body.queue))
+
+    @key_in_query
+    async def ask(self, request: web.Request) -> web.Response:
+        """POST …/ask: a question for the language model."""
+        session, body = self._find(request).session, await read_body(request, Spoken)
+        return _accepted(await session.ask(body.text, queue=body.queue))
+
+    @key_in_query
+    async def interrupt(self, request: web.Request) -> web.Response:
+        """POST …/interrupt: silence now."""
+        await self._find(request).session.interrupt()
+        return web.Response(status=204)
+
+    def _find(self, request: web.Request) -> _Playback:
+        """The playback in the path. Raises SessionNotFound."""
+        session_id = request.match_info["session_id"]
+        if (playback := self._playbacks.get(session_id)) is None:
+            raise SessionNotFound(
+                "There is no player with this address.", advice="It has gone, or the media server was restarted; play again."
+            )
+        self._registry.get(session_id)
+        return playback
+
+    def _forget_ended(self) -> None:
+        living = {session.session_id for session in self._registry.list()}
+        self._playbacks = {session_id: playback for session_id, playback in self._playbacks.items() if session_id in living}
+
+
+async def _text(request: web.Request, content_type: str) -> str:
+    """The body, which has to be of this type. Raises UnsupportedMediaType, InvalidSdp, TooLarge."""
+    if request.content_type != content_type:
+        raise UnsupportedMediaType(f"The body is {request.content_type}, not {content_type}.", advice=f"Send it as {content_type}.")
+    try:
+        text = (await read_limited(request, SDP_LIMIT)).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidSdp("The body is not UTF-8.") from error
+    if not text:
+        raise InvalidSdp("The body is empty.")
+    return text
+
+
+def ice_server_link(server: IceServer) -> str:
+    """How WHEP tells a player of a STUN or TURN server (section 4.6 of the draft)."""
+    parts = [f"<{server.urls[0]}>", 'rel="ice-server"']
+    if server.username and server.credential:
+        parts += [f'username="{server.username}"', f'credential="{server.credential}"', 'credential-type="password"']
+    return "; ".join(parts)
+
+
+def _accepted(turn: int) -> web.Response:
+    return web.Response(text=Accepted(turn=turn).model_dump_json(), content_type="application/json")
