@@ -13,7 +13,7 @@ import structlog
 from gpuserver.domain import FPS, Avatar
 from gpuserver.media.picture_encoders import loop_encoder
 
-KEY_EVERY = 2 * FPS  # how long a session at most encodes live until it can join the loop
+KEY_EVERY = 3 * FPS  # how long a session at most encodes live until it can join the loop
 REMEMBERED = 32  # loops; a minute of 512x512 takes 2 to 8 MB
 
 log = structlog.get_logger(__name__)
@@ -21,10 +21,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdleStream:
-    """The loop forth and back, as access units. Unit n can follow unit n - 1; the first, and every 50th, is a key frame."""
+    """The loop forth and back, as access units. Unit n can follow unit n - 1; the first, and every 75th, is a key frame."""
 
     units: tuple[bytes, ...]
-    bitrate: int  # bit/s of its busiest two seconds
+    bitrate: int  # bit/s of its busiest three seconds
 
     def phase(self, position: int) -> int:
         """The unit that shows the loop's `position`."""

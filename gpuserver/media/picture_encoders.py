@@ -19,7 +19,8 @@ BUFFER_SECONDS = 1.0  # how far a key frame may overdraw the bit rate; with less
 
 # x264's aim where bits are plenty. PSNR on three faces, 512x512 and smaller: 46 to 51 dB; stock aiortc's VP8: 44 to 46 dB (bench/media.py).
 LIVE_QUALITY = 21
-IDLE_QUALITY = 20
+IDLE_QUALITY = 22
+LOOP_BITRATE = 1_000_000  # bit/s; without a limit the key frames of a still picture are 100 kB each
 # Without variance-based quantisation faces take a fifth fewer bits at the same PSNR; the diamond search is enough for a sitting person.
 X264_LIVE = "aq-mode=0:me=dia"
 
@@ -72,9 +73,14 @@ def live_encoder(mime_type: str, width: int, height: int, bitrate: int) -> Pictu
 def loop_encoder(mime_type: str, width: int, height: int, key_every: int) -> PictureEncoder:
     """For a loop that is encoded once and sent often: good quality, a key frame every `key_every` pictures and nowhere else."""
     if mime_type == H264:
-        return _x264(width, height, key_every, {"preset": "veryfast", "crf": str(IDLE_QUALITY), "keyint_min": str(key_every)})
+        return _x264(
+            width,
+            height,
+            key_every,
+            {"preset": "veryfast", "crf": str(IDLE_QUALITY), "x264-params": "aq-mode=0", "keyint_min": str(key_every)},
+        )
     context = _context("libvpx", width, height, key_every)
-    context.bit_rate = 3_000_000  # an upper limit; crf decides
+    context.bit_rate = LOOP_BITRATE  # an upper limit; crf decides
     context.options = {"deadline": "realtime", "cpu-used": "-4", "lag-in-frames": "0", "crf": "10", "keyint_min": str(key_every)}
     return _Encoder(context)
 

@@ -12,6 +12,7 @@ BITRATE = 40_000  # bit/s, mono: clear speech with room for a copy of the packet
 EXPECTED_LOSS = 5  # percent; how much FEC spends
 # The encoder's memory of speech has faded after as many silent pieces; what follows is the same packet every time.
 SETTLED_PIECES = 10
+SILENT_PIECE = bytes(2 * 960)
 
 
 class SoundStream:
@@ -24,7 +25,7 @@ class SoundStream:
 
     def encode(self, pcm: Pcm) -> bytes:
         """The packet of one piece, int16 [960]."""
-        silent = not pcm.any()
+        silent = pcm.tobytes() == SILENT_PIECE
         self._silent_pieces = self._silent_pieces + 1 if silent else 0
         if self._silent_pieces > SETTLED_PIECES:
             return self._silence

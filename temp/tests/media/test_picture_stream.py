@@ -195,7 +195,7 @@ async def test_a_new_bit_rate_starts_a_new_encoder(connection: Connection) -> No
     assert connection.keys == [0, 3]
 
 
-async def test_a_still_picture_repeats_its_key_frame_every_two_seconds_only(loops: IdleStreams) -> None:
+async def test_a_still_picture_repeats_its_key_frame_every_three_seconds_only(loops: IdleStreams) -> None:
     avatar = moving_avatar(frames=1)
     await encoded_loop(loops, avatar, VP8)
     connection = connect(loops, VP8, avatar)
