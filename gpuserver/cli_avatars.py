@@ -1,4 +1,4 @@
-"""gpuserver avatars …: create, list, delete and prune avatars without a running server."""
+"""gpuserver avatars …: create, prepare, list, delete and prune avatars without a running server."""
 
 from __future__ import annotations
 
@@ -78,6 +78,18 @@ def list_avatars(as_json: Annotated[bool, typer.Option("--json", help="All that 
     else:
         for info in infos:
             print(*_row(info), sep="\t")
+
+
+@avatars.command()
+def prepare(avatar_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Prepare an avatar for MuseTalk now; else that happens in the background when a session first shows it. Ctrl-C ends it."""
+    from gpuserver.musetalk.avatar_manager import AvatarManager
+
+    manager = AvatarManager(read_settings())
+    manager.start()
+    with _progress_bar() as progress:
+        made = manager.prepare_for_musetalk(avatar_id, progress=progress)
+    print(f"{avatar_id} is prepared for MuseTalk." if made else f"{avatar_id} was prepared for MuseTalk before.")
 
 
 @avatars.command()

@@ -19,6 +19,8 @@ from typer.testing import CliRunner, Result
 
 from gpuserver import cli
 from gpuserver.cli_avatars import duration
+from gpuserver.errors import WeightsMissing
+from gpuserver.musetalk import avatar_manager
 from gpuserver.musetalk.avatar_files import FORMAT, INFO
 from gpuserver.sessions_now import avatars_shown
 from gpuserver.wire import AvatarInfo, QualityReport, SessionInfo
@@ -101,6 +103,26 @@ def test_list_prints_nothing_without_avatars_and_a_line_with_tabs_for_each(run: 
     assert anna[:6] == ["anna", "2.0 s", "640x360", "50 frames", "2 MB", "warp"]
     assert anna[7] == f"used {(NOW - timedelta(days=1)).astimezone():%Y-%m-%d %H:%M}"
     assert bob[7] == "never used"
+
+
+def test_prepare_without_weights_says_what_to_do(run: Run, shelf: Shelf) -> None:
+    shelf.put("anna", made=1)
+    result = run("prepare", "anna")
+    assert isinstance(result.exception, WeightsMissing)  # main() makes two plain lines of it
+    assert "MUSETALK_BASE" in result.exception.detail
+
+
+@pytest.mark.parametrize(("made", "said"), [(True, "anna is prepared"), (False, "anna was prepared for MuseTalk before")])
+def test_prepare_says_whether_there_was_something_to_do(run: Run, monkeypatch: pytest.MonkeyPatch, made: bool, said: str) -> None:
+    class Preparing(avatar_manager.AvatarManager):
+        """A fake that has prepared."""
+
+        def prepare_for_musetalk(self, avatar_id: str, **_: object) -> bool:
+            assert avatar_id == "anna"
+            return made
+
+    monkeypatch.setattr(avatar_manager, "AvatarManager", Preparing)
+    assert said in run("prepare", "anna").stdout
 
 
 def test_list_as_json_is_what_the_api_answers(run: Run, shelf: Shelf) -> None:
