@@ -49,7 +49,8 @@ def running_server(folder: Path, *, demo: bool = True, **settings: str) -> Itera
     port, media_port = free_ports(2)
     environment = {name: os.environ[name] for name in KEPT_FROM_OUR_ENVIRONMENT if name in os.environ}
     environment |= {"MANAGEMENT_API_PORT": str(port), "MEDIA_PORT": str(media_port), "TTS": "hibari", "LLM": "echo"}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"} | settings
+    environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    environment |= {"RATE_LIMIT": "off"} | settings  # tests call more often than people
     if demo:
         _run([sys.executable, "-m", "gpuserver", "avatars", "create", "demo", "--demo"], folder, environment)
     log = folder / "server.log"

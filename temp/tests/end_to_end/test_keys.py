@@ -18,8 +18,8 @@ KEYS = [letter * 32 for letter in "abc"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """With three keys and everything else, RATE_LIMIT too, at its default."""
-    with running_server(tmp_path_factory.mktemp("keys"), API_KEYS=",".join(KEYS)) as server:
+    """With three keys, and the rate limit that is the default."""
+    with running_server(tmp_path_factory.mktemp("keys"), API_KEYS=",".join(KEYS), RATE_LIMIT="120/minute") as server:
         yield server
         log = server.log.read_text()
         assert not [key for key in KEYS if key in log]
