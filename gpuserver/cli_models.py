@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpuserver.cli_settings import read_settings
+from gpuserver.errors import GpuserverError
 from gpuserver.musetalk.model_files import LICENCES, Version, models_folder
 
 if TYPE_CHECKING:
+    from gpuserver.musetalk.golden_check import Check
     from gpuserver.musetalk.model_check import FileReport
+
+EXTRA = "gpuserver[musetalk]"
 
 models = typer.Typer(no_args_is_help=True, help="MuseTalk's weights: check, download, convert, verify.")
 
@@ -32,8 +36,7 @@ def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", h
         sizes = {report.path: report.size or 0 for report in check_models(folder)} if hashes else {}
         reports = check_models(folder, hashes=hashes, progress=lambda path, done: progress(path, "checking", done, sizes[path]))
     print(f"In {models_folder(folder)}:")
-    for line in _table(reports):
-        print(line)
+    print(*_aligned([("state", "file", "size", "sha256", "what for"), *(_row(report) for report in reports)]), sep="\n")
     lacking = {version: [need.name for need in unusable(reports, version)] for version in Version}
     for version, names in lacking.items():
         print(f"MuseTalk {version} " + (f"cannot serve; not usable: {', '.join(names)}." if names else "can serve."))
@@ -73,14 +76,39 @@ def download(
 @models.command()
 def convert(base: Base = None) -> None:
     """Write half-precision copies beside the originals: half the disk, a faster start. The originals may be deleted then."""
-    from gpuserver.musetalk.model_convert import convert_models
-
     folder, count = _base(base), 0
+    try:
+        from gpuserver.musetalk.model_convert import convert_models
+    except ImportError as error:
+        raise GpuserverError(f"{error.name} is not installed.", advice=f"pip install '{EXTRA}'") from error
+
     for made in convert_models(folder):
         count += 1
         print(f"{made.original.name} {_size(made.size_before)} -> {made.converted.name} {_size(made.size_after)}", flush=True)
     if count == 0:
         print(f"There is nothing to convert in {models_folder(folder)}.")
+
+
+@models.command()
+def verify(
+    golden: Annotated[Path, typer.Option("--golden", metavar="DIR", exists=True, file_okay=False, help="Arrays of MuseTalk's own code.")],
+) -> None:
+    """Compare our runtime with every array in a folder; exit code 1 on any miss. Needs torch, but no weights: they come from a formula."""
+    try:
+        from gpuserver.musetalk.golden_check import check_golden
+    except ImportError as error:
+        raise GpuserverError(f"{error.name} is not installed.", advice=f"pip install '{EXTRA}'") from error
+
+    checks = check_golden(golden)
+    print(*_aligned([("array", "error", "tolerance", "ok", ""), *(_verdict(check) for check in checks)]), sep="\n")
+    missed = [check for check in checks if not check.ok]
+    print(f"{len(checks) - len(missed)} of {len(checks)} are ok.")
+    if missed:
+        raise typer.Exit(1)
+
+
+def _verdict(check: Check) -> tuple[str, ...]:
+    return check.name, f"{check.error:.3g}", f"{check.tolerance:.3g}", "ok" if check.ok else "MISS", check.note
 
 
 def _base(given: Path | None) -> Path:
@@ -90,15 +118,14 @@ def _base(given: Path | None) -> Path:
     return base
 
 
-def _table(reports: list[FileReport]) -> Iterator[str]:
-    """Aligned columns: what is wrong stands out in the first one."""
-    rows = [("state", "file", "size", "sha256", "what for"), *(_row(report) for report in reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Lines in columns; the last column is as long as it is."""
+    widths = [max(len(cell) for cell in column) for column in list(zip(*rows, strict=True))[:-1]]
     for row in rows:
-        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
 
 
-def _row(report: FileReport) -> tuple[str, str, str, str, str]:
+def _row(report: FileReport) -> tuple[str, ...]:
     state = str(report.verdict)
     if report.size is None:
         state = "missing" if report.need.required else "missing (optional)"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_hub import COMMIT, FakeHub, served
 from typer.testing import CliRunner, Result
 
 from gpuserver import cli
 from gpuserver.cli_models import models
+from gpuserver.errors import GpuserverError
 from gpuserver.musetalk import model_check, model_files
 from gpuserver.musetalk.model_files import ModelFile, Need, Source, Version
 
@@ -137,6 +140,49 @@ def test_convert_of_nothing_says_so(run: Run, tmp_path: Path) -> None:
     assert run("convert").stdout == f"There is nothing to convert in {tmp_path}/models.\n"
 
 
+GOLDEN = ROOT / "temp" / "tests" / "golden"
+
+
+def test_verify_prints_a_line_per_array_and_succeeds(run: Run, tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "bbox_cases.json", tmp_path)
+    shutil.copy(GOLDEN / "audio_chunk_index.npz", tmp_path)
+    result = run("verify", "--golden", str(tmp_path))
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.splitlines()[0].split() == ["array", "error", "tolerance", "ok"]
+    with np.load(tmp_path / "audio_chunk_index.npz") as arrays:
+        assert all(name in result.stdout for name in arrays)
+    assert "MISS" not in result.stdout
+
+
+def test_verify_fails_when_one_array_is_perturbed(run: Run, tmp_path: Path) -> None:
+    with np.load(GOLDEN / "audio_chunk_index.npz") as stored:
+        arrays = {name: np.array(stored[name]) for name in stored}
+    name = min(arrays)
+    arrays[name][0, 3] += 1
+    np.savez(tmp_path / "audio_chunk_index.npz", **arrays)  # type: ignore[arg-type]
+    result = run("verify", "--golden", str(tmp_path))
+    assert result.exit_code == 1
+    assert [line.split()[1] for line in result.stdout.splitlines() if "MISS" in line] == [name]
+
+
+def test_verify_does_not_pass_over_what_it_does_not_know(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "surprise.npz", x=np.zeros(3))
+    result = run("verify", "--golden", str(tmp_path))
+    assert (result.exit_code, "unknown" in result.stdout) == (1, True)
+
+
+def test_without_torch_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("gpuserver.musetalk.golden_check", "gpuserver.musetalk.model_convert"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("golden_check", "model_convert"):
+        monkeypatch.setitem(sys.modules, f"gpuserver.musetalk.{name}", None)
+        monkeypatch.delattr(f"gpuserver.musetalk.{name}", raising=False)
+    for arguments in (["verify", "--golden", "."], ["convert"]):
+        error = run(*arguments).exception
+        assert isinstance(error, GpuserverError)
+        assert "gpuserver[musetalk]" in error.advice
+
+
 @pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md", "docs/real-mode.md"])
 def test_the_commands_that_the_documents_print_exist(document: str) -> None:
     """They stand in sh blocks, which no test runs: they load gigabytes."""
@@ -144,5 +190,5 @@ def test_the_commands_that_the_documents_print_exist(document: str) -> None:
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     named = [line.split()[2] for line in lines if line.startswith("gpuserver models ")]
     named += re.findall(r"`gpuserver models (\w+)", text)
-    assert {"check", "convert", "download"} <= set(named)
+    assert {"check", "convert", "download", "verify"} <= set(named)
     assert set(named) <= {command.name or getattr(command.callback, "__name__", "") for command in models.registered_commands}
