@@ -17,7 +17,7 @@ from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
 from gpuserver.media.picture_encoders import CODECS
 from gpuserver.media.sdp import ReadOffer, answer_candidates
-from gpuserver.media.sending import Sender, negotiated_codec, unix_time_of
+from gpuserver.media.sending import Sending, negotiated_codec, unix_time_of
 from gpuserver.media.tracks import PICTURE_CLOCK, PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
 
@@ -134,9 +134,9 @@ class Peer:
                 codec = negotiated_codec(transceiver)
                 stream = self._encoding.stream(self._playout.avatar, codec, Bitrate(self._clock.now))
                 self._picture.begin(stream, codec)
-                Sender(transceiver.sender, epoch, PICTURE_CLOCK, stream)
+                Sending(transceiver.sender, self._picture, epoch, PICTURE_CLOCK, stream)
             else:
-                Sender(transceiver.sender, epoch, SAMPLE_RATE)
+                Sending(transceiver.sender, self._sound, epoch, SAMPLE_RATE)
 
     async def _add(self, candidates: Iterable[IceCandidate]) -> None:
         for candidate in candidates:

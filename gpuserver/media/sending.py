@@ -1,34 +1,54 @@
-"""Makes aiortc's sender send our packets as they are, pass on what the browser asks for, and report when they were due.
+"""Sends what our tracks have encoded, in the place of aiortc's own RTP loop, and reports when it was due.
 
 aiortc has no public way to any of this. test_aiortc_guard.py fails when a name or a behaviour used here changes.
 """
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import structlog
 from aiortc import RTCRtpSender, RTCRtpTransceiver
-from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
-
-SENDER_ENCODER = "_RTCRtpSender__encoder"
-SEND_RTCP = "_send_rtcp"
-SEND_KEY_FRAME = "_send_keyframe"
-LAST_REPORT = "_RTCRtpSender__lsr"  # how the answer to a report is recognised, for the round-trip time
-LAST_REPORT_TIME = "_RTCRtpSender__lsr_time"
-NEGOTIATED_CODECS = "_codecs"
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, RtcpSrPacket
 
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970, RFC 5905
+_PLACE = 0xA5C35A  # stands in a header where the time of sending goes
+HISTORY = 256  # packets that can be sent again: 2 s of pictures
+
+_PRIVATE = "_RTCRtpSender__"
+STARTED, EXITED = _PRIVATE + "rtp_started", _PRIVATE + "rtp_exited"  # events that RTCRtpSender.stop() waits for
+MID, EXTENSIONS, RTX_TYPE = _PRIVATE + "mid", _PRIVATE + "rtp_header_extensions_map", _PRIVATE + "rtx_payload_type"
+ENCODER = _PRIVATE + "encoder"  # whose target_bitrate is set to the browser's estimate
+REPORTED = {name: _PRIVATE + name for name in ("rtp_timestamp", "packet_count", "octet_count")}
+LAST_REPORT, LAST_REPORT_TIME = _PRIVATE + "lsr", _PRIVATE + "lsr_time"  # how an answer to a report is recognised
+RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME = "_run_rtp", "_retransmit", "_send_rtcp", "_send_keyframe"
+NEGOTIATED_CODECS = "_codecs"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a track hands to its sender. payloads: of the RTP packets, in order. timestamp: in units of the codec's RTP clock."""
+    """What a track hands over. payloads: of the RTP packets, in order. timestamp: in units of the codec's RTP clock."""
 
     payloads: list[bytes]
     timestamp: int
+
+
+class EncodedTrack(Protocol):
+    async def recv(self) -> Encoded:
+        """The next packets, when they are due. Raises MediaStreamError once stopped."""
+        ...
+
+    def stop(self) -> None: ...
 
 
 class Feedback(Protocol):
@@ -43,26 +63,28 @@ class Feedback(Protocol):
         ...
 
 
-class Sender:
-    """Stands in a sender's place for its encoder. epoch: Unix time of timestamp 0. rate: of the RTP clock, Hz."""
+class Sending:
+    """One sender's packets. To be made before the sender starts. epoch: Unix time of timestamp 0. rate: of the RTP clock, Hz."""
 
-    def __init__(self, sender: RTCRtpSender, epoch: float, rate: int, feedback: Feedback | None = None):
+    def __init__(self, sender: RTCRtpSender, track: EncodedTrack, epoch: float, rate: int, feedback: Feedback | None = None):
+        self._sender = sender
+        self._track = track
         self._epoch = epoch
         self._rate = rate
         self._feedback = feedback
-        self._sender = sender
-        self._timestamp: int | None = None  # of the newest packet: what the next report speaks of
-        self._send_rtcp = sender._send_rtcp
         self._estimate = 0
-        setattr(sender, SENDER_ENCODER, self)
-        setattr(sender, SEND_RTCP, self._send_rtcp_with_capture_time)
+        self._sequence = secrets.randbelow(1 << 15)  # in the lower half, so that the first wrap is far (RFC 3711, 3.3.1)
+        self._origin = secrets.randbits(32)
+        self._timestamp: int | None = None  # of the newest packet, without the origin: what the next report speaks of
+        self._packets = self._octets = 0
+        self._history: dict[int, tuple[int, bytes, bytes]] = {}
+        self._retransmission = _Retransmission(sender)
+        self._send_rtcp = sender._send_rtcp
+        replaced: dict[str, Any] = {RUN: self._run, RETRANSMIT: self._retransmit, SEND_RTCP: self._report, ENCODER: self}
         if feedback is not None:
-            setattr(sender, SEND_KEY_FRAME, feedback.want_key_frame)
-
-    def pack(self, encoded: Encoded) -> tuple[list[bytes], int]:
-        """Called by aiortc for whatever a track returns that is not a raw frame."""
-        self._timestamp = encoded.timestamp
-        return encoded.payloads, encoded.timestamp
+            replaced[SEND_KEY_FRAME] = feedback.want_key_frame
+        for name, ours in replaced.items():
+            setattr(sender, name, ours)
 
     @property
     def target_bitrate(self) -> int:
@@ -75,7 +97,42 @@ class Sender:
         if self._feedback is not None:
             self._feedback.note_estimate(estimate)
 
-    async def _send_rtcp_with_capture_time(self, packets: list[AnyRtcpPacket]) -> None:
+    async def _run(self, codec: RTCRtpCodecParameters) -> None:
+        """Send until the track or the connection ends."""
+        sender = self._sender
+        getattr(sender, STARTED).set()
+        header = _Header(codec.payloadType or 0, sender)  # a negotiated codec has one
+        try:
+            while True:
+                await self._send(header, await self._track.recv())
+        except (ConnectionError, MediaStreamError, asyncio.CancelledError):
+            pass  # each is how a stream ends; nobody waits for this task but through EXITED
+        except Exception:
+            log.exception("sending_failed", kind=sender.kind)
+        self._track.stop()
+        getattr(sender, EXITED).set()
+
+    async def _send(self, header: _Header, encoded: Encoded) -> None:
+        transport, last = self._sender.transport, len(encoded.payloads) - 1
+        timestamp = (self._origin + encoded.timestamp) & 0xFFFFFFFF
+        self._timestamp = encoded.timestamp
+        for index, payload in enumerate(encoded.payloads):
+            head = header.pack(self._sequence, timestamp, marker=index == last)
+            self._history[self._sequence % HISTORY] = (self._sequence, head, payload)
+            self._sequence = (self._sequence + 1) & 0xFFFF
+            await transport._send_rtp(head + payload)
+            self._octets += len(payload)
+        self._packets += last + 1
+        for name, value in (("rtp_timestamp", timestamp), ("packet_count", self._packets), ("octet_count", self._octets)):
+            setattr(self._sender, REPORTED[name], value)
+
+    async def _retransmit(self, sequence: int) -> None:
+        """The browser misses a packet (NACK)."""
+        known, head, payload = self._history.get(sequence % HISTORY, (-1, b"", b""))
+        if known == sequence:
+            await self._sender.transport._send_rtp(self._retransmission.wrap(head, payload))
+
+    async def _report(self, packets: list[AnyRtcpPacket]) -> None:
         """A report pairs an RTP time with a wall-clock time. aiortc takes the time of sending, so that a late picture
         would shift the lips at the receiver; ours is the time at which the picture was due."""
         for packet in packets:
@@ -84,6 +141,45 @@ class Sender:
                 setattr(self._sender, LAST_REPORT, packet.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF)
                 setattr(self._sender, LAST_REPORT_TIME, time.time())
         await self._send_rtcp(packets)
+
+
+class _Header:
+    """Packs RTP headers (RFC 3550, section 5.1): all but the sequence number, the times and the marker is made once."""
+
+    def __init__(self, payload_type: int, sender: RTCRtpSender):
+        extensions = getattr(sender, EXTENSIONS)
+        _, placed = extensions.set(HeaderExtensions(abs_send_time=_PLACE))
+        profile, values = extensions.set(HeaderExtensions(mid=getattr(sender, MID), abs_send_time=_PLACE))
+        self._first = 0x90 if values else 0x80
+        self._types = (payload_type, payload_type | 0x80)
+        self._ssrc = sender._ssrc
+        block = struct.pack("!HH", profile, len(values) // 4) + values if values else b""
+        before, found, after = block.partition(_PLACE.to_bytes(3)) if placed else (block, b"", b"")
+        self._before, self._after, self._timed = before, after, bool(found)
+
+    def pack(self, sequence: int, timestamp: int, *, marker: bool) -> bytes:
+        head = struct.pack("!BBHLL", self._first, self._types[marker], sequence, timestamp, self._ssrc)
+        if not self._timed:
+            return head + self._before
+        sent = int((time.time() + NTP_EPOCH) * (1 << 18)) & 0xFFFFFF  # 6 bits of seconds, 18 of their fraction
+        return b"%b%b%b%b" % (head, self._before, sent.to_bytes(3), self._after)
+
+
+class _Retransmission:
+    """Packets that are sent again, on a stream of their own where the browser knows one (RTX, RFC 4588)."""
+
+    def __init__(self, sender: RTCRtpSender):
+        self._sender = sender
+        self._sequence = secrets.randbelow(1 << 15)
+
+    def wrap(self, head: bytes, payload: bytes) -> bytes:
+        payload_type = getattr(self._sender, RTX_TYPE)
+        if payload_type is None:
+            return head + payload
+        first, marked, original, timestamp, _ = struct.unpack_from("!BBHLL", head)
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        again = struct.pack("!BBHLL", first, marked & 0x80 | payload_type, self._sequence, timestamp, self._sender._rtx_ssrc)
+        return b"%b%b%b%b" % (again, head[12:], original.to_bytes(2), payload)
 
 
 def negotiated_codec(transceiver: RTCRtpTransceiver) -> str:

@@ -21,11 +21,15 @@ from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
     RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
     AnyRtcpPacket,
     RtcpPsfbPacket,
+    RtcpRtpfbPacket,
     RtcpSenderInfo,
     RtcpSrPacket,
+    RtpPacket,
     pack_remb_fci,
+    unwrap_rtx,
 )
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 from av import VideoFrame
@@ -34,13 +38,23 @@ from receiver import Receiver
 from gpuserver.media.peer import preferred_codecs
 from gpuserver.media.sdp import PARSE_ERRORS
 from gpuserver.media.sending import (
+    ENCODER,
+    EXITED,
+    EXTENSIONS,
     LAST_REPORT,
     LAST_REPORT_TIME,
-    NEGOTIATED_CODECS,
+    MID,
     NTP_EPOCH,
-    SENDER_ENCODER,
+    REPORTED,
+    RETRANSMIT,
+    RTX_TYPE,
+    RUN,
+    SEND_KEY_FRAME,
+    SEND_RTCP,
+    STARTED,
     Encoded,
-    Sender,
+    Sending,
+    _Header,
     negotiated_codec,
 )
 
@@ -68,8 +82,24 @@ class StillTrack(MediaStreamTrack):
 class PackedTrack(StillTrack):
     """Something that is no raw frame."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
     async def recv(self) -> Encoded:  # type: ignore[override]
+        self.asked.set()
+        await asyncio.sleep(0.01)
         return Encoded([b"one", b"two"], 7200)
+
+
+class SentPackets:
+    """A DTLS transport that keeps what it is to send."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+
+    async def _send_rtp(self, data: bytes) -> None:
+        self.data.append(data)
 
 
 class HeardFeedback:
@@ -117,27 +147,49 @@ def test_a_malformed_server_address_is_a_value_error(uri: str) -> None:
         parse_stun_turn_uri(uri)
 
 
-async def test_a_sender_packs_what_a_track_returns_with_the_encoder_that_it_is_given(receiver: Receiver) -> None:
+async def test_a_sender_runs_the_loop_that_it_is_given_and_waits_for_its_end(receiver: Receiver) -> None:
+    track = PackedTrack()
     async with answering(receiver) as connection:
         transceiver = video_of(connection)
-        assert getattr(transceiver.sender, SENDER_ENCODER, "gone") is None, f"RTCRtpSender makes its {SENDER_ENCODER} earlier, or elsewhere"
         assert negotiated_codec(transceiver) == "video/VP8", "VP8 is no longer the first codec: preferred_codecs may be unnecessary"
-        Sender(transceiver.sender, 0.0, 90_000)
-        transceiver.sender.replaceTrack(PackedTrack())
-        frame = await transceiver.sender._next_encoded_frame(getattr(transceiver, NEGOTIATED_CODECS)[0])
-        assert (frame.payloads, frame.timestamp) == ([b"one", b"two"], 7200), "a sender no longer sends what pack() gives as it is"
+        for name in (STARTED, EXITED, MID, EXTENSIONS, RTX_TYPE, ENCODER, *REPORTED.values(), LAST_REPORT, LAST_REPORT_TIME):
+            assert hasattr(transceiver.sender, name), f"RTCRtpSender has no {name} any more"
+        for name in (RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME):
+            assert callable(getattr(transceiver.sender, name, None)), f"RTCRtpSender has no {name}() any more"
+        Sending(transceiver.sender, track, 0.0, 90_000)
+        await connection.setLocalDescription(await connection.createAnswer())
+        await receiver.accept(connection.localDescription.sdp)
+        async with asyncio.timeout(5):
+            await track.asked.wait()
+    assert track.readyState == "ended", "a sender that stops no longer waits for the end of its loop"
 
 
 async def test_a_sender_passes_on_what_the_browser_asks_for(receiver: Receiver) -> None:
     async with answering(receiver) as connection:
         sender = video_of(connection).sender
         feedback = HeardFeedback()
-        Sender(sender, 0.0, 90_000, feedback)
+        Sending(sender, PackedTrack(), 0.0, 90_000, feedback)
         await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_PLI, ssrc=0, media_ssrc=sender._ssrc))
         await sender._handle_rtcp_packet(RtcpPsfbPacket(fmt=RTCP_PSFB_FIR, ssrc=0, media_ssrc=sender._ssrc))
         estimate = RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=0, media_ssrc=0, fci=pack_remb_fci(640_000, [sender._ssrc]))
         await sender._handle_rtcp_packet(estimate)
         assert feedback.heard == ["key", "key", 640_000], "requests for key frames or estimates (REMB) take another way in aiortc now"
+
+
+async def test_a_lost_packet_is_asked_for_and_sent_again(receiver: Receiver) -> None:
+    async with answering(receiver) as connection:
+        sender, sent = video_of(connection).sender, SentPackets()
+        sender.setTransport(sent)
+        ours = Sending(sender, PackedTrack(), 0.0, 90_000)
+        setattr(sender, RTX_TYPE, 98)
+        header = _Header(97, sender)
+        await ours._send(header, Encoded([b"one", b"two"], 3600))
+        first, second = [RtpPacket.parse(data) for data in sent.data]
+        assert (first.payload, first.marker, second.payload, second.marker) == (b"one", 0, b"two", 1)
+        assert (first.payload_type, second.sequence_number) == (97, first.sequence_number + 1)
+        await sender._handle_rtcp_packet(RtcpRtpfbPacket(RTCP_RTPFB_NACK, 0, sender._ssrc, lost=[second.sequence_number]))
+        again = unwrap_rtx(RtpPacket.parse(sent.data[-1]), payload_type=97, ssrc=sender._ssrc)
+        assert (again.sequence_number, again.payload, again.marker) == (second.sequence_number, b"two", 1), "NACKs take another way now"
 
 
 async def test_a_report_speaks_of_the_time_at_which_its_packet_was_due(receiver: Receiver) -> None:
@@ -148,10 +200,9 @@ async def test_a_report_speaks_of_the_time_at_which_its_packet_was_due(receiver:
             sent.extend(packets)
 
         sender._send_rtcp = send
-        ours = Sender(sender, epoch=1_000_000.5, rate=90_000)
-        ours.pack(Encoded([b""], 45_000))
-        assert hasattr(sender, LAST_REPORT), f"RTCRtpSender has no {LAST_REPORT}: the round-trip time is lost"
-        assert hasattr(sender, LAST_REPORT_TIME)
+        sender.setTransport(SentPackets())
+        ours = Sending(sender, PackedTrack(), epoch=1_000_000.5, rate=90_000)
+        await ours._send(_Header(97, sender), Encoded([b""], 45_000))
         report = RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=5, packet_count=1, octet_count=1))
         await sender._send_rtcp([report])
         assert sent == [report]
