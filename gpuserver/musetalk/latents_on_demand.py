@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from gpuserver.errors import AvatarNotFound, Cancelled, GpuserverError
 from gpuserver.musetalk.avatar_manager import AvatarManager
@@ -29,17 +29,17 @@ class LatentsOnDemand:
         self._cancel = threading.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="latents")
 
-    def want(self, avatar_id: str) -> bool:
-        """Prepare this avatar soon; False if that is under way already, failed a short time ago, or too many wait. Returns at once."""
+    def want(self, avatar_id: str) -> Future[None] | None:
+        """Prepare this avatar soon; None if that is under way already, failed a short time ago, or too many wait. Returns at once."""
         with self._lock:
             failed = self._failed.get(avatar_id)
             tired = failed is not None and self._now() - failed < RETRY_SECONDS
             if self._cancel.is_set() or avatar_id in self._waiting or tired or len(self._waiting) >= MOST_WAITING:
-                return False
+                return None
             self._waiting.add(avatar_id)
-            self._worker.submit(self._prepare, avatar_id)
+            work = self._worker.submit(self._prepare, avatar_id)
         _log.info("avatar %s is shown with the warp engine while it is being prepared for MuseTalk", avatar_id)
-        return True
+        return work
 
     def close(self) -> None:
         """End the preparation that runs, forget those that wait. Blocks until nothing of it is left."""
