@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-LATE_SECONDS = 0.12  # three frames: more than a Turn's first frames may delay those booked together with them
-DOWN_SECONDS = 0.4  # of lateness without a break until the next step is taken
+LATE_SECONDS = 0.08  # two frames: what the first frame of a Turn is late, those booked together with it are too
+DOWN_SECONDS = 0.2  # of lateness without a break until the next step is taken: longer than a hiccup of the machine
 CALM_SECONDS = 10.0  # without lateness until a step is taken back
 LONGEST_CALM_SECONDS = 160.0
 
@@ -20,7 +20,7 @@ class Step(StrEnum):
 
 
 class Ladder:
-    """Goes down one step after 0.4 s of lateness and up again after 10 s of calm. Told the time, it knows no clock.
+    """Goes down one step after 0.2 s of lateness and up again after 10 s of calm. Told the time, it knows no clock.
 
     If lateness comes back soon after a step up, the next one waits twice as long, at most 160 s: a lasting overload is not tried
     again and again. steps: those that can be taken, best first; where there is one engine only, SPARE is not among them.
@@ -67,5 +67,5 @@ class Ladder:
         self._level += by
         self._went_up = by < 0
         self._changed_at = now
-        self._late_since = math.inf  # what waits already is late whatever is done; it gets its 0.4 s anew
+        self._late_since = math.inf  # what waits already is late whatever is done; it gets its 0.2 s anew
         return True
