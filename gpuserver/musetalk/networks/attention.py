@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpuserver.musetalk.networks.resnet import GroupNorm
+
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     """Multi-head attention with scale 1 / sqrt(C / heads): queries [B, T, C], keys and values [B, S, C] -> [B, T, C]."""
@@ -78,7 +80,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, channels: int, context_channels: int, *, heads: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, context_channels, heads=heads)])
         self.proj_out = nn.Conv2d(channels, channels, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpuserver.musetalk.networks.attention import SpatialTransformer
-from gpuserver.musetalk.networks.resnet import Downsampler, ResnetBlock, Upsampler
+from gpuserver.musetalk.networks.resnet import Downsampler, GroupNorm, ResnetBlock, Upsampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class UNet(nn.Module):
         self.down_blocks = nn.ModuleList(_way_down(config))
         self.mid_block = MiddleBlock(config, last)
         self.up_blocks = nn.ModuleList(_way_up(config))
-        self.conv_norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
+        self.conv_norm_out = GroupNorm(config.groups, first, eps=1e-5)
         self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor, audio: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpuserver.musetalk.networks.attention import attend
-from gpuserver.musetalk.networks.resnet import Downsampler, ResnetBlock, Upsampler
+from gpuserver.musetalk.networks.resnet import Downsampler, GroupNorm, ResnetBlock, Upsampler
 
 SCALING_FACTOR = 0.18215  # makes latents of about unit variance; Rombach et al. 2022, appendix G
 EPS = 1e-6
@@ -40,7 +40,7 @@ class PixelAttention(nn.Module):
 
     def __init__(self, config: VaeConfig, channels: int):
         super().__init__()
-        self.group_norm = nn.GroupNorm(config.groups, channels, EPS)
+        self.group_norm = GroupNorm(config.groups, channels, EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list, because the files name it "to_out.0"
 
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, first, 3, padding=1)
         self.down_blocks = nn.ModuleList(DownBlock(config, *widths, downsample=i < len(scales) - 1) for i, widths in enumerate(scales))
         self.mid_block = MiddleBlock(config, last)
-        self.conv_norm_out = nn.GroupNorm(config.groups, last, EPS)
+        self.conv_norm_out = GroupNorm(config.groups, last, EPS)
         self.conv_out = nn.Conv2d(last, 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, last, 3, padding=1)
         self.mid_block = MiddleBlock(config, last)
         self.up_blocks = nn.ModuleList(UpBlock(config, *widths, upsample=i < len(scales) - 1) for i, widths in enumerate(scales))
-        self.conv_norm_out = nn.GroupNorm(config.groups, first, EPS)
+        self.conv_norm_out = GroupNorm(config.groups, first, EPS)
         self.conv_out = nn.Conv2d(first, 3, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gpuserver.musetalk.made_up_weights import formula_weights, random_weights
 from gpuserver.musetalk.networks.bisenet import BiSeNet
 from gpuserver.musetalk.networks.inference import PictureDecoder, StackedAttention, channels_last, prepare_for_inference, to_bytes
-from gpuserver.musetalk.networks.resnet import ResnetBlock
+from gpuserver.musetalk.networks.resnet import GroupNorm, ResnetBlock
 from gpuserver.musetalk.networks.unet import UNet, UNetConfig
 from gpuserver.musetalk.networks.vae import Vae, VaeConfig
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
@@ -162,6 +162,21 @@ def test_the_picture_decoder_gives_the_bytes_of_the_plain_vae(vae: Vae) -> None:
 
 def test_levels_are_rounded_to_even_and_limited() -> None:
     assert to_bytes(torch.tensor([-3.0, 0.5, 1.5, 254.6, 300.0])).tolist() == [0, 0, 2, 255, 255]
+
+
+def test_a_group_of_almost_equal_numbers_is_normalised_wherever_the_channels_lie() -> None:
+    numbers = torch.randn(1, 64, 32, 32, generator=torch.Generator().manual_seed(0)) / 100 + 10
+    norm = GroupNorm(32, 64)
+    side_by_side = numbers.contiguous(memory_format=torch.channels_last)
+    assert largest_difference(norm(side_by_side), norm.double()(numbers.double())) < 1e-2
+
+
+def test_a_half_black_face_is_encoded_exactly_with_channels_side_by_side(vae: Vae) -> None:
+    crop = golden_array("pipeline_tiny.npz", "crop256_bgr").flip(-1).permute(2, 0, 1)[None]
+    masked = crop / 127.5 - 1
+    masked[:, :, 128:] = -1
+    mean, _ = vae.encode(masked.contiguous(memory_format=torch.channels_last))
+    assert largest_difference(mean, golden_array("pipeline_tiny.npz", "enc_masked_mean")) < 2e-3
 
 
 def test_pixels_may_lie_side_by_side_in_memory(unet: UNet, vae: Vae) -> None:

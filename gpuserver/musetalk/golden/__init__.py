@@ -1,0 +1,1 @@
+"""Compares the runtime with arrays that MuseTalk's own code computed; temp/tests/golden/README.md describes the files."""
