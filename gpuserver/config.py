@@ -26,7 +26,6 @@ PLANNED = (
     "media_workers",
     "port",
     "gateway_host",
-    "enable_musetalk",
     "ffmpeg_path",
     "lipsync_service_url",
     "webrtc_public_ip",
