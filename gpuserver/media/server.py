@@ -38,6 +38,7 @@ from gpuserver.musetalk.admission import Admission
 from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.engines import Engines, make_engines
+from gpuserver.musetalk.latents_on_demand import LatentsOnDemand
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.loading import leave_what_is_being_loaded
 from gpuserver.pipeline.sessions import SessionRegistry
@@ -95,7 +96,8 @@ def create_app(
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
     studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing)
-    cache = AvatarCache(manager)
+    latents = LatentsOnDemand(manager, useful=lambda: mouths.engines.loading or mouths.engines.fallback is None)
+    cache = AvatarCache(manager, want_latents=latents.want)
     registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
     encoding = Encoding()
     peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
@@ -106,6 +108,7 @@ def create_app(
     async def run(_app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
             await asyncio.to_thread(manager.start)
+            parts.push_async_callback(asyncio.to_thread, latents.close)
             mouths.start()
             parts.push_async_callback(mouths.aclose)
             voice.start()

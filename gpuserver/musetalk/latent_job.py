@@ -10,6 +10,7 @@ from gpuserver.errors import (
     AvatarRoomFull,
     DiskFull,
     GpuserverError,
+    NoDevice,
     WeightsDamaged,
     WeightsMissing,
 )
@@ -25,7 +26,8 @@ MODULE = "gpuserver.musetalk.latent_preparation"
 
 _GPU = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _ERRORS: dict[str, type[GpuserverError]] = {
-    kind.slug: kind for kind in (GpuserverError, WeightsMissing, WeightsDamaged, AvatarNotFound, AvatarDamaged, DiskFull, AvatarRoomFull)
+    kind.slug: kind
+    for kind in (GpuserverError, NoDevice, WeightsMissing, WeightsDamaged, AvatarNotFound, AvatarDamaged, DiskFull, AvatarRoomFull)
 }
 
 _log = logging.getLogger(__name__)
@@ -42,8 +44,8 @@ def run_latent_preparation(
 ) -> MuseTalkPreparation:
     """Fill request.folder with this Python and wait for the end. frames: of the avatar; the time limit follows from it.
 
-    Raises WeightsMissing, WeightsDamaged, AvatarNotFound, AvatarDamaged, DiskFull, Cancelled, and GpuserverError where the child
-    itself fails. The child is gone when this returns or raises.
+    Raises WeightsMissing, WeightsDamaged, NoDevice, AvatarNotFound, AvatarDamaged, DiskFull, Cancelled, and GpuserverError where the
+    child itself fails. The child is gone when this returns or raises.
     """
     watch = watch or Watch()
     command = [python.path, "-P", "-m", module, request.model_dump_json()]

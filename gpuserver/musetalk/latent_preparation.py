@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from gpuserver.domain import Avatar, AvatarFrame, Box, Bytes2D, LatentFace
-from gpuserver.errors import DiskFull, GpuserverError
+from gpuserver.errors import DiskFull, GpuserverError, NoDevice
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.blending import crop, crop_box, window
 from gpuserver.musetalk.child_lines import Lines
@@ -42,7 +42,7 @@ Parse = Callable[[Faces], Bytes2D]  # RGB [side, side, 3] -> classes [512, 512]
 class LatentRequest(BaseModel):
     """What the parent wants. avatar: the folder to read; folder: empty, to be filled; base: MUSETALK_BASE.
 
-    most_bytes: that the files may take; margin_bytes: stay free on the disk.
+    most_bytes: that the files may take; margin_bytes: stay free on the disk. device: of torch; None: the GPU, and an error without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +51,7 @@ class LatentRequest(BaseModel):
     folder: Path
     base: Path
     preparation: MuseTalkPreparation
+    device: str | None = None
     most_bytes: int | None = None
     margin_bytes: int = MARGIN_BYTES
 
@@ -105,13 +106,15 @@ def _rgb(picture: Bytes2D) -> NDArray[np.uint8]:
 
 
 def load_networks(request: LatentRequest) -> tuple[Encode, Parse | None]:
-    """The VAE, and BiSeNet where it shall find the skin, on the GPU if there is one. Raises WeightsMissing, WeightsDamaged."""
+    """The VAE, and BiSeNet where it shall find the skin. Raises WeightsMissing, WeightsDamaged, NoDevice."""
     import torch
 
     from gpuserver.musetalk.face_encoder import FaceEncoder, FaceParser
     from gpuserver.musetalk.weights import load_bisenet, load_vae, suitable_dtype
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if request.device is None and not torch.cuda.is_available():
+        raise NoDevice("MuseTalk needs a GPU, and torch sees none.")
+    device = request.device or "cuda"
     encode = FaceEncoder(load_vae(request.base, device, suitable_dtype(device, fast=True)))
     return encode, FaceParser(load_bisenet(request.base, device)) if request.preparation.parsing == "bisenet" else None
 

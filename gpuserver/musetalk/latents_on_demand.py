@@ -18,10 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 class LatentsOnDemand:
-    """One thread, started when there is something to do. Until an avatar is prepared, sessions show it with the warp engine."""
+    """One thread, started when there is something to do. Until an avatar is prepared, sessions show it with the warp engine.
 
-    def __init__(self, manager: AvatarManager, now: Callable[[], float] = time.monotonic):
+    useful: whether MuseTalk draws here, or will as soon as it is loaded.
+    """
+
+    def __init__(self, manager: AvatarManager, useful: Callable[[], bool] = lambda: True, now: Callable[[], float] = time.monotonic):
         self._manager = manager
+        self._useful = useful
         self._now = now
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
@@ -30,7 +34,12 @@ class LatentsOnDemand:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="latents")
 
     def want(self, avatar_id: str) -> Future[None] | None:
-        """Prepare this avatar soon; None if that is under way already, failed a short time ago, or too many wait. Returns at once."""
+        """Prepare this avatar soon; None if that is of no use, under way already, failed a short time ago, or too many wait.
+
+        Returns at once.
+        """
+        if not self._useful():
+            return None
         with self._lock:
             failed = self._failed.get(avatar_id)
             tired = failed is not None and self._now() - failed < RETRY_SECONDS

@@ -288,7 +288,7 @@ def test_a_failure_is_tried_again_only_after_a_while(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried, now = fails_with(WeightsDamaged("cut off", advice="Get it."), monkeypatch), [0.0]
-    on_demand = LatentsOnDemand(manager_of(tmp_path, base), lambda: now[0])
+    on_demand = LatentsOnDemand(manager_of(tmp_path, base), now=lambda: now[0])
     for _ in range(2):
         work = on_demand.want("anna")
         assert work is not None
@@ -298,6 +298,13 @@ def test_a_failure_is_tried_again_only_after_a_while(
     on_demand.close()
     assert len(tried) == 2
     assert "stays with the warp engine: cut off Get it." in caplog.text
+
+
+@pytest.mark.usefixtures("warp_only")
+def test_nothing_is_prepared_while_no_gpu_would_draw_it(tmp_path: Path, base: Path) -> None:
+    on_demand = LatentsOnDemand(manager_of(tmp_path, base), useful=lambda: False)
+    assert on_demand.want("anna") is None
+    on_demand.close()
 
 
 @pytest.mark.usefixtures("warp_only")

@@ -62,7 +62,7 @@ def test_the_latents_of_a_face_are_the_official_ones() -> None:
     np.testing.assert_array_equal(crop, arrays["crop256_bgr"])
     encode = FaceEncoder(formula_weights(Vae(VaeConfig.tiny()), "vae:"))
     latents = encode(crop[None, :, :, ::-1])
-    assert np.abs(latents - arrays["latents_mode"].astype(np.float32)).max() < 1e-3  # half of it is float16
+    assert np.abs(latents - arrays["latents_mode"].astype(np.float32)).max() < 1e-3  # float16 alone takes 2.4e-4
     np.testing.assert_array_equal(encode(crop[None, :, :, ::-1]), latents)
 
 
@@ -199,7 +199,7 @@ def test_no_room_and_no_avatar_are_told(small: Path, tmp_path: Path, more: dict[
 
 def test_the_real_child_says_which_weights_are_missing(small: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="sd-vae"):
-        run_latent_preparation(request(small, tmp_path), 5)
+        run_latent_preparation(request(small, tmp_path, device="cpu"), 5)
 
 
 def test_cancel_ends_the_child(small: Path, tmp_path: Path) -> None:
