@@ -10,7 +10,13 @@ from gpuserver.web.keys import Access, stated_access
 
 # Open to whoever finds them. A route joins these lists on purpose or not at all.
 PUBLIC = {"/", "/static/{path}", "/health", "/docs", "/docs/{path}", "/openapi.json", "/api/chat/health", "/api/avatar/health", "/metrics"}
-FOR_ENGINE_TOKENS = {"/v1/sessions/{session_id}/offer", "/v1/sessions/{session_id}/ice", "/ws/{session_id}", "/ws/ws/{session_id}"}
+FOR_ENGINE_TOKENS = {
+    "/v1/sessions/{session_id}/offer",
+    "/v1/sessions/{session_id}/ice",
+    "/ws/{session_id}",
+    "/ws/ws/{session_id}",
+    "/whep/sessions/{session_id}",
+}
 
 
 def _management(make_settings: MakeSettings) -> web.Application:
