@@ -104,8 +104,10 @@ async def _answer(model: ReportingModel, question: ChatRequest) -> ChatAnswer:
 async def _tell(model: ReportingModel, question: ChatRequest, stream: EventSourceResponse) -> None:
     try:
         async with closing(model.reply(_messages(question), model=question.model)) as tokens:
+            is_first = True
             async for token in tokens:
-                await stream.send(_piece(token).model_dump_json(exclude_none=True))
+                await stream.send(_piece(token, is_first=is_first).model_dump_json(exclude_none=True))
+                is_first = False
     except ConnectionResetError:  # the client is gone
         return
     except GpuserverError as error:
@@ -113,7 +115,7 @@ async def _tell(model: ReportingModel, question: ChatRequest, stream: EventSourc
     await stream.send(END)
 
 
-def _piece(token: Token) -> ChatPiece:
-    if token.fallback is None:
+def _piece(token: Token, *, is_first: bool) -> ChatPiece:
+    if token.fallback is None or not is_first:
         return ChatPiece(content=token.text)
     return ChatPiece(content=token.text, model=token.model, fallback=True, notice=token.fallback)

@@ -20,6 +20,7 @@ from gpuserver.gateway.passing_on import pass_on
 from gpuserver.web.body import Pace, refuse_content_encoding
 from gpuserver.web.keys import KEY_PARAMETER, key_in_query
 from gpuserver.web.origin import called_url
+from gpuserver.web.rate_limit import uncounted
 
 PREFIX = "/api/avatar/webrtc/"
 ALLOWED = re.compile(r"(offer|human|humanaudio|interrupt_talk|is_speaking|record|set_audiotype|whep(/[A-Za-z0-9_-]{1,128}){1,3})")
@@ -28,7 +29,9 @@ REQUEST_HEADERS = ("Accept", "Accept-Language", "Content-Type", "If-Match", "If-
 
 def add_proxy_routes(app: web.Application, settings: Settings, service: LipSyncService) -> None:
     """Serve /api/avatar/webrtc/{path} from `app`, with every method."""
-    app.router.add_route("*", PREFIX + "{path:.*}", Proxy(settings, service).serve)
+    proxy = Proxy(settings, service)
+    app.router.add_route("*", PREFIX + "is_speaking", proxy.poll)
+    app.router.add_route("*", PREFIX + "{path:.*}", proxy.serve)
 
 
 class Proxy:
@@ -40,6 +43,15 @@ class Proxy:
     @key_in_query
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One call, both ways."""
+        return await self._pass_on(request)
+
+    @key_in_query
+    @uncounted
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        """What existing pages ask several times a second."""
+        return await self._pass_on(request)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         path = _path_of(request)
         refuse_content_encoding(request)
         query = {name: value for name, value in request.query.items() if name != KEY_PARAMETER}

@@ -42,7 +42,7 @@ class ChatAnswer(Strict):
 
 
 class ChatPiece(Strict):
-    """One event of POST /api/chat/stream. model, fallback and notice are there only where another model than the wanted one answers."""
+    """One event of POST /api/chat/stream. Where another model than the wanted one answers, the first one says so."""
 
     content: str
     model: str | None = None

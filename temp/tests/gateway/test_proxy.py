@@ -40,6 +40,12 @@ async def test_every_method_is_passed_on(rig: Rig, method: str) -> None:
     assert rig.service.requests[-1].method == method
 
 
+async def test_pages_may_ask_as_often_as_they_like_whether_somebody_speaks(make_settings: MakeSettings, tmp_path: Path) -> None:
+    async with gateway_rig(make_settings, tmp_path, rate_limit="1/minute") as rig:
+        assert {(await rig.client.get("/api/avatar/webrtc/is_speaking")).status_code for _ in range(3)} == {502}
+        assert [(await rig.client.post("/api/avatar/webrtc/offer")).status_code for _ in range(2)] == [200, 429]
+
+
 async def test_no_header_leaks_either_way(rig: Rig) -> None:
     sent = {
         "Authorization": "Bearer secret", "X-API-Key": "secret", "Cookie": "session=secret", "X-Internal-Secret": "guess",

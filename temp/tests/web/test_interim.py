@@ -79,13 +79,23 @@ async def test_interim_answers_come_before_the_final_one(aiohttp_server: Aiohttp
     assert answer.endswith(b"made")
 
 
-@pytest.mark.parametrize(("version", "agent"), [("1.0", "raw"), ("1.1", "python-requests/2.32"), ("1.1", "Python-urllib/3.11")])
+@pytest.mark.parametrize(
+    ("version", "agent"),
+    [
+        ("1.0", "raw"),
+        ("1.1", "python-requests/2.32"),
+        ("1.1", "Python-urllib/3.11"),
+        ("1.1", "x\r\nX-Forwarded-For: 1.2.3.4"),
+        ("1.1", "x\r\nVia: 1.1 p"),
+    ],
+)
 async def test_clients_that_cannot_skip_interim_answers_get_none(
     aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch, version: str, agent: str
 ) -> None:
     monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.05)
     server = await aiohttp_server(_app(SlowWork(0.2)))
     answer = await _raw_answer(server.port, version, agent)
+    assert b" 102 " not in answer
     assert answer.split(b"\r\n")[0].endswith(b" 201 Created")
 
 
