@@ -14,7 +14,7 @@ from gpuserver.musetalk.face_boxes import FACE_SIDE
 from gpuserver.musetalk.face_painter import FaceNetwork, Faces, Order
 from gpuserver.musetalk.gpu_errors import translated
 
-BUCKETS = (1, 2, 4, 8, 16)  # faces; a batch is filled up to the next one. Beyond 8 a GPU is hardly faster per face
+BUCKETS = (1, 2, 4, 8, 16, 32)  # faces; a batch is filled up to the next one
 _REHEARSALS = 3  # before a recording: libraries choose their kernels in the first runs
 
 
@@ -54,14 +54,15 @@ class _Tray:
 class GraphPainter:
     """Implements Painter. One stream, so that batches follow one another; as many trays as there are batches on their way.
 
-    Nothing is allocated after warm_up(), which has to be called first. Buckets for which there is too little memory are left out
-    then. compiled: let torch.compile fuse what it can, which needs a C compiler and about a minute per bucket.
+    Nothing is allocated after warm_up(), which has to be called first; buckets for which there is too little memory are left out then.
+    buckets: batch sizes, such as BUCKETS. compiled: let torch.compile fuse what it can, which needs a C compiler and about a minute
+    for each bucket.
     """
 
-    def __init__(self, network: FaceNetwork, max_batch: int = 8, *, compiled: bool = False):
+    def __init__(self, network: FaceNetwork, buckets: Sequence[int], *, compiled: bool = False):
         self._network = network
         self._paint: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = torch.compile(network, dynamic=False) if compiled else network
-        self._buckets = [bucket for bucket in BUCKETS if bucket <= max_batch]
+        self._buckets = sorted(buckets)
         self._stream = torch.cuda.Stream(network.device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # shared: one stream runs one recording after the other
         self._recordings: dict[int, _Recording] = {}

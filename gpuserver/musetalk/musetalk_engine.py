@@ -12,7 +12,7 @@ import torch
 
 from gpuserver.domain import AvatarFrame, Bytes2D, FaceCrop, Floats, LatentFace, Listener, MouthJob
 from gpuserver.errors import DeviceLost
-from gpuserver.musetalk.cuda_graphs import GraphPainter
+from gpuserver.musetalk.cuda_graphs import BUCKETS, GraphPainter
 from gpuserver.musetalk.face_painter import CpuPainter, FaceNetwork, Faces, Order, Painter
 from gpuserver.musetalk.face_paste import paste
 from gpuserver.musetalk.musetalk_listener import MuseTalkListener, rest_row
@@ -56,15 +56,18 @@ class _Batch:
     faces: Callable[[], Faces] | None
 
 
-def make_musetalk_engine(unet: UNet, vae: Vae, whisper: WhisperEncoder, *, max_batch: int = 8, compiled: bool = False) -> MuseTalkEngine:
+def make_musetalk_engine(unet: UNet, vae: Vae, whisper: WhisperEncoder, *, max_batch: int = 8, paste: Paste = paste) -> MuseTalkEngine:
     """An engine of loaded networks, on the device where they are; the UNet is made ready for inference. It is cold: warm_up().
 
-    max_batch: 1, 2, 4, 8 or 16 faces. compiled: as GraphPainter has it; on a CPU it is left alone.
+    max_batch: faces at a time, 1 to 32. paste: what becomes of a face.
     """
     network = FaceNetwork(unet if unet.time_embedding is None else prepare_for_inference(unet), vae)
-    gpu = network.device.type == "cuda"
-    painter: Painter = GraphPainter(network, max_batch, compiled=compiled) if gpu else CpuPainter(network, max_batch)
-    return MuseTalkEngine(painter, WhisperEar(whisper), device=str(network.device))
+    painter: Painter
+    if network.device.type == "cuda":
+        painter = GraphPainter(network, [bucket for bucket in BUCKETS if bucket <= max_batch])
+    else:
+        painter = CpuPainter(network, max_batch)
+    return MuseTalkEngine(painter, WhisperEar(whisper), device=str(network.device), paste=paste)
 
 
 class MuseTalkEngine:

@@ -1,0 +1,182 @@
+"""What the MuseTalk benchmark measures, section by section; each gives the rows it has, one after the other."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+
+from bench.musetalk_rig import Rig, seconds_of, speech
+from bench.musetalk_sessions import Lateness, talk
+from bench.musetalk_upstream import UpstreamPattern
+from bench.table import Figure, at_least, at_most
+from gpuserver.domain import MouthJob
+from gpuserver.musetalk.musetalk_engine import MuseTalkEngine
+
+PRODUCT_BATCH = 8  # at most so many faces at a time in the media server
+SPEED_BATCHES = (8, 16)  # for which a speed is to be reached
+
+Section = Callable[[], Iterator[Figure]]
+
+
+class Sections:
+    """They build on each other: the product's engine is warmed up first, so that what it needs of the GPU is seen alone."""
+
+    def __init__(self, rig: Rig):
+        self._rig = rig
+        self._size = rig.size
+        self._product: MuseTalkEngine | None = None
+        self._fast: MuseTalkEngine | None = None
+
+    def all(self) -> dict[str, Section]:
+        return {
+            "warm-up": self.warm_up,
+            "memory": self.memory,
+            "first face": self.first_face,
+            "sessions": self.sessions,
+            "speed": self.speed,
+            "upstream": self.upstream,
+            "stages": self.stages,
+        }
+
+    def warm_up(self) -> Iterator[Figure]:
+        engine = self._rig.engine(min(PRODUCT_BATCH, max(self._size.batches)))
+        seconds = seconds_of(engine.warm_up)
+        self._product = engine
+        yield plain("warm_up_s", "warm-up", seconds, "s", f"batches up to {engine.max_batch} rehearsed and recorded, Whisper run")
+
+    def memory(self) -> Iterator[Figure]:
+        engine, before = warm(self._product), self._rig.gigabytes()
+        yield at_most(
+            "memory_gb", "GPU memory", before, 6, "GB", f"all that is in use on the GPU: CUDA itself, batches up to {engine.max_batch}"
+        )
+        draw_all(engine, self._rig.jobs(engine, self._size.frames), engine.max_batch)
+        kept = max(self._rig.gigabytes() - before, 0) * 1000
+        yield at_most(
+            "avatar_memory_mb", f"GPU memory of an avatar of {self._size.frames} frames", kept, 40, "MB", "all of them drawn once"
+        )
+
+    def first_face(self) -> Iterator[Figure]:
+        engine, sound = warm(self._product), speech(1.0)
+        generation = self._rig.jobs(engine, 1)[0].generation
+
+        def hear_and_draw() -> None:
+            rows = engine.listener().hear(sound)
+            engine.render([MouthJob(self._rig.frames[0], rows[0], 0.0, generation)])
+
+        taken = [seconds_of(hear_and_draw) * 1000 for _ in range(self._size.repeats)]
+        how = f"1 s of sound: spectrogram, Whisper, UNet, VAE, copy to the host; {len(taken)} times"
+        yield at_most("first_face_p50_ms", "first face after its sound, 1 session, median", statistics.median(taken), 60, "ms", how)
+        yield at_most("first_face_p99_ms", "the same, 99th percentile", float(np.percentile(taken, 99)), 60, "ms", how)
+
+    def sessions(self) -> Iterator[Figure]:
+        most = 0
+        for sessions in self._size.sessions:
+            lateness = talk(self._rig, warm(self._product), sessions, self._size.session_seconds)
+            late = lateness.percentile(99)
+            most = sessions if late <= 0 and not lateness.failed else most
+            what = f"lateness of a frame with {sessions} sessions speaking, 99th percentile"
+            yield plain(f"lateness_{sessions}_ms", what, late * 1000, "ms", described(lateness))
+        yield at_least("sessions", "sessions all speaking, 99% of frames not late", most, 16, "", "through the Renderer; hearing included")
+
+    def speed(self) -> Iterator[Figure]:
+        self._fast = engine = self._rig.engine(max(self._size.batches))
+        engine.warm_up()
+        for batch in self._size.batches:
+            jobs = self._rig.jobs(engine, batch)
+            wait = statistics.median(seconds_of(partial(engine.render, jobs)) for _ in range(min(self._size.repeats, 20)))
+            how = f"rows in, uint8 faces out on the host, two batches on their way; one alone takes {wait * 1000:.1f} ms"
+            speed = frames_per_second(self._rig, engine, batch)
+            key, what = f"fps_batch_{batch}", f"speed, batch {batch}"
+            reach = batch in SPEED_BATCHES
+            yield at_least(key, what, speed, 450, "frames/s", how) if reach else plain(key, what, speed, "frames/s", how)
+
+    def upstream(self) -> Iterator[Figure]:
+        """In turns with ours, so that a change of the GPU's clock meets both."""
+        engine, pattern, batch = warm(self._fast), UpstreamPattern(self._rig), self._size.upstream_batch
+        jobs = self._rig.jobs(engine, (4 if self._size.seconds else 1) * batch)
+        rows = [job.features for job in jobs]
+        pattern.draw(rows[:batch])
+        ours: list[float] = []
+        theirs: list[float] = []
+        end = time.monotonic() + 4 * self._size.seconds
+        while not ours or time.monotonic() < end:
+            theirs.append(len(rows) / seconds_of(lambda: pattern.draw(rows)))
+            ours.append(len(jobs) / seconds_of(lambda: draw_all(engine, jobs, min(PRODUCT_BATCH, engine.max_batch))))
+        slow, fast = statistics.median(theirs), statistics.median(ours)
+        how = (
+            f"eager, batch {batch}, separate casts, .cpu() per batch, rounded in float32 on the host; {len(ours)} rounds in turns with ours"
+        )
+        yield plain("upstream_fps", "the same work by upstream's call pattern", slow, "frames/s", how)
+        yield at_least(
+            "ratio", "ours, relative to it", fast / slow, 3, "times", f"ours, batch {PRODUCT_BATCH}, in these rounds: {fast:.1f} frames/s"
+        )
+
+    def stages(self) -> Iterator[Figure]:
+        unet, vae, whisper = self._rig.networks(seed=3)
+        batch = min(PRODUCT_BATCH, max(self._size.batches))
+        latents = torch.zeros(batch, 8, 32, 32, device=self._rig.device, dtype=self._rig.dtype)
+        audio = torch.zeros(batch, 50, unet.config.audio_channels, device=self._rig.device, dtype=self._rig.dtype)
+        mel = torch.zeros(1, 80, 3000, device=self._rig.device, dtype=self._rig.dtype)
+        how = "as loaded, each launch by itself, on the device; median"
+        yield plain("unet_ms", f"UNet, batch {batch}", self._milliseconds(lambda: unet(latents, audio)), "ms", how)
+        yield plain("decode_ms", f"the VAE's decoder, batch {batch}", self._milliseconds(lambda: vae.decode(latents[:, :4])), "ms", how)
+        yield plain("whisper_ms", "Whisper, 30 s", self._milliseconds(lambda: whisper(mel)), "ms", how)
+
+    def _milliseconds(self, work: Callable[[], object]) -> float:
+        def run() -> None:
+            with torch.inference_mode():
+                work()
+            self._rig.synchronize()
+
+        run()
+        return statistics.median(seconds_of(run) for _ in range(min(self._size.repeats, 20))) * 1000
+
+
+def compiled(rig: Rig) -> Iterator[Figure]:
+    """What torch.compile makes of the product's batch."""
+    engine = rig.compiled_engine(PRODUCT_BATCH)
+    seconds = seconds_of(engine.warm_up)
+    how = f"torch.compile, then recorded: {seconds:.0f} s for this batch alone; needs a C compiler"
+    yield plain("compiled_fps", f"speed, batch {PRODUCT_BATCH}, compiled", frames_per_second(rig, engine, PRODUCT_BATCH), "frames/s", how)
+
+
+def frames_per_second(rig: Rig, engine: MuseTalkEngine, batch: int) -> float:
+    """The median of some rounds, two batches on their way."""
+    rehearsal = rig.jobs(engine, 2 * batch)
+    once = seconds_of(lambda: draw_all(engine, rehearsal, batch))
+    batches = max(2, round(2 * rig.size.seconds / rig.size.rounds / once))
+    jobs = rig.jobs(engine, batch * batches)
+    return statistics.median(len(jobs) / seconds_of(lambda: draw_all(engine, jobs, batch)) for _ in range(rig.size.rounds))
+
+
+def draw_all(engine: MuseTalkEngine, jobs: Sequence[MouthJob], batch: int) -> None:
+    """As the Renderer does: a batch is begun before the one before is waited for."""
+    drawing = engine.begin(jobs[:batch])
+    for at in range(batch, len(jobs), batch):
+        following = engine.begin(jobs[at : at + batch])
+        drawing.crops()
+        drawing = following
+    drawing.crops()
+
+
+def warm(engine: MuseTalkEngine | None) -> MuseTalkEngine:
+    if engine is None:
+        raise RuntimeError("the engine was not warmed up")
+    return engine
+
+
+def plain(key: str, what: str, value: float, unit: str, how: str) -> Figure:
+    """A figure for which nothing is to be reached."""
+    return Figure(key, what, value, unit, "–", reached=True, how=how)
+
+
+def described(lateness: Lateness) -> str:
+    first = f"; a sentence's first face {np.median(lateness.first) * 1000:.0f} ms after its sound, median" if lateness.first else ""
+    failed = f"; {lateness.failed} not drawn" if lateness.failed else ""
+    late = np.mean(np.array(lateness.frames) > 0) * 100
+    return f"{len(lateness.frames)} frames, {late:.1f}% late{first}{failed}"
