@@ -19,7 +19,7 @@ from gpuserver.pipeline.utterance import SpokenFrame, Utterance, slices
 
 log = structlog.get_logger(__name__)
 
-SOUNDS_AHEAD = 8  # pieces of at most 0.24 s: bridges the time a voice needs to begin its next sentence
+SOUNDS_AHEAD = 8  # pieces of mostly 0.24 s: bridges the time a voice needs to begin its next sentence
 MOUTHS_AHEAD = 25  # frames with the renderer, 1 s: as much as it draws ahead
 OPENING_FRAMES = 3  # of an answer, for which a student waits; with them there is time for the rest
 
@@ -98,7 +98,7 @@ class Delivery:
                         continue
                     start = self._add_to_spoken(sentence) if start is None else start
                     self._note(speech)
-                    for piece in slices(speech):
+                    for piece in slices(speech, utterance.slice_seconds):
                         await self._pieces.put(_Piece(utterance, start, piece))
         except VoiceFailed as error:
             failure = error

@@ -17,6 +17,7 @@ IDEOGRAPHS_PER_SECOND = 4.5  # of unhurried Chinese speech
 ROUNDING = 1e-6  # characters; the last frame's end is not exact in floating point
 
 SLICE_SECONDS = 0.24  # of sound heard at a time: a long piece must not hold up the event loop, nor its own first frame
+LONGEST_SECONDS = 30.0  # where a thread waits for a network that hears a sentence best, and in the same time, as a whole
 
 SILENT_FRAME: Pcm = np.zeros(SAMPLES_PER_FRAME, np.int16)
 SILENT_FRAME.flags.writeable = False
@@ -52,6 +53,11 @@ class Utterance:
         """Whether hearing it may take long and does not belong on the event loop."""
         return self._listener.blocking
 
+    @property
+    def slice_seconds(self) -> float:
+        """How much of its sound it is to hear at a time, at most."""
+        return LONGEST_SECONDS if self.blocking else SLICE_SECONDS
+
     def hear(self, speech: Speech) -> list[SpokenFrame]:
         """The frames that became complete with this piece."""
         self._sound_seconds += speech.seconds
@@ -80,9 +86,9 @@ class Utterance:
         return frames
 
 
-def slices(speech: Speech) -> Iterator[Speech]:
-    """The piece cut into pieces of at most 0.24 s; a viseme that is cut goes on in the next one."""
-    size = round(SLICE_SECONDS * speech.sample_rate)
+def slices(speech: Speech, seconds: float) -> Iterator[Speech]:
+    """The piece cut into pieces of at most so many seconds; a viseme that is cut goes on in the next one."""
+    size = round(seconds * speech.sample_rate)
     for at in range(0, len(speech.pcm), size):
         pcm = speech.pcm[at : at + size]
         begin, end = at / speech.sample_rate, (at + len(pcm)) / speech.sample_rate

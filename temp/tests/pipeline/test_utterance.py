@@ -58,6 +58,19 @@ def test_resting_lips_make_up_for_rows_that_are_missing() -> None:
     assert [frame.features[0] for frame in utterance.finish()] == [-1, -1]
 
 
+def test_a_network_hears_a_sentence_as_a_whole() -> None:
+    class Network(FakeListener):
+        blocking = True
+
+    class NetworkEngine(FakeEngine):
+        def listener(self) -> FakeListener:
+            return Network()
+
+    sentence = speech(1000, 100.0)  # 4 s
+    assert len(list(slices(sentence, Utterance("word", NetworkEngine()).slice_seconds))) == 1
+    assert len(list(slices(sentence, Utterance("word", FakeEngine()).slice_seconds))) == 17
+
+
 def test_a_sentence_without_sound_has_no_frames() -> None:
     assert Utterance("word", FakeEngine()).finish() == []
 
@@ -81,7 +94,7 @@ def test_chinese_is_cut_between_any_two_characters() -> None:
 def test_a_long_piece_is_cut_without_losing_a_sample_or_a_viseme() -> None:
     sound = np.arange(RATE, dtype=np.int16)
     visemes = (TimedViseme(Viseme.PP, 0.0, 0.1), TimedViseme(Viseme.AA, 0.1, 0.9), TimedViseme(Viseme.SIL, 0.9, 1.0))
-    cut = list(slices(Speech(sound, RATE, "text", visemes)))
+    cut = list(slices(Speech(sound, RATE, "text", visemes), SLICE_SECONDS))
     assert np.array_equal(np.concatenate([piece.pcm for piece in cut]), sound)
     assert max(piece.seconds for piece in cut) <= SLICE_SECONDS
     begin, joined = 0.0, []
@@ -97,4 +110,4 @@ def test_a_long_piece_is_cut_without_losing_a_sample_or_a_viseme() -> None:
 
 
 def test_a_piece_without_visemes_stays_without() -> None:
-    assert all(piece.visemes is None for piece in slices(speech(1000, 20.0)))
+    assert all(piece.visemes is None for piece in slices(speech(1000, 20.0), SLICE_SECONDS))
