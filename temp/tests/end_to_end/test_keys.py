@@ -13,13 +13,13 @@ from face_page import FacePage
 from playwright.sync_api import Browser, expect
 from running_server import RunningServer, running_server
 
-KEYS = [letter * 32 for letter in "abc"]
+KEYS = [letter * 32 for letter in "abcd"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """With three keys, and the rate limit that is the default."""
-    with running_server(tmp_path_factory.mktemp("keys"), API_KEYS=",".join(KEYS), RATE_LIMIT="120/minute") as server:
+    """With four keys, and the rate limit that is the default."""
+    with running_server(tmp_path_factory.mktemp("keys"), API_KEYS=",".join(KEYS), RATE_LIMIT="120/minute", MAX_UPLOAD_MB="1") as server:
         yield server
         log = server.log.read_text()
         assert not [key for key in KEYS if key in log]
@@ -79,20 +79,63 @@ POISON = {
 }
 
 
-@pytest.mark.parametrize("process", ["management", "media"])
+PROCESSES = pytest.mark.parametrize("process", ["management", "media"])
+
+
+def _base(server: RunningServer, process: str) -> str:
+    return server.url if process == "management" else server.media_url
+
+
+def _refused(server: RunningServer, answer: httpx.Response) -> int:
+    """The status of a problem; the server lives on."""
+    assert answer.headers["content-type"].split(";")[0] == "application/problem+json", answer.text
+    assert (answer.json()["status"], len(answer.content) < 2000) == (answer.status_code, True)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    return answer.status_code
+
+
+@PROCESSES
 @pytest.mark.parametrize("name", POISON)
 def test_poisoned_json_is_a_problem_and_the_server_lives(server: RunningServer, process: str, name: str) -> None:
     status, body, headers = POISON[name]
-    base, path = (server.url, "/v1/sessions") if process == "management" else (server.media_url, "/v1/avatars")
-    answer = httpx.post(base + path, content=body, headers={**headers, "X-API-Key": KEYS[1]})
-    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (status, "application/problem+json")
-    assert len(answer.content) < 2000
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    path = "/v1/sessions" if process == "management" else "/v1/avatars"
+    answer = httpx.post(_base(server, process) + path, content=body, headers={**headers, "X-API-Key": KEYS[1]})
+    assert _refused(server, answer) == status
 
 
-@pytest.mark.parametrize("process", ["management", "media"])
+@PROCESSES
+def test_uploads_too_large_or_compressed_are_refused(server: RunningServer, process: str) -> None:
+    address, key = _base(server, process) + "/v1/avatars/upload", {"X-API-Key": KEYS[1]}
+    large = httpx.post(address, data={"avatar_id": "a"}, files={"video_file": b"a" * (1024**2 + 1)}, headers=key)
+    assert _refused(server, large) == 413
+    assert "MAX_UPLOAD_MB" in large.json()["detail"]
+    packed = httpx.post(address, content=b"\x1f\x8b", headers={**key, "Content-Type": "multipart/form-data", "Content-Encoding": "gzip"})
+    assert _refused(server, packed) == 415
+
+
+@PROCESSES
+def test_an_offer_too_large_is_refused(server: RunningServer, process: str) -> None:
+    body = {"tutor_id": 1, "student_id": 2, "avatar_id": "demo"}
+    session = httpx.post(f"{server.url}/v1/sessions", json=body, headers={"X-API-Key": KEYS[1]}).json()
+    offer = f"{_base(server, process)}/v1/sessions/{session['session_id']}/offer"
+    answer = httpx.post(offer, json={"sdp": "a" * 64_000, "type": "offer"}, params={"token": session["engine_token"]})
+    assert _refused(server, answer) == 413
+    httpx.delete(f"{server.url}/v1/sessions/{session['session_id']}", headers={"X-API-Key": KEYS[1]}).raise_for_status()
+
+
+@PROCESSES
+def test_a_key_that_calls_too_often_is_refused_and_the_others_are_not(server: RunningServer, process: str) -> None:
+    with httpx.Client(base_url=_base(server, process), headers={"X-API-Key": KEYS[3]}) as client:
+        answers = [client.get("/v1/webrtc/config") for _ in range(121)]
+    assert [answer.status_code for answer in answers] == [200] * 120 + [429]
+    assert _refused(server, answers[-1]) == 429
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    assert httpx.get(f"{_base(server, process)}/v1/webrtc/config", headers={"X-API-Key": KEYS[2]}).status_code == 200
+
+
+@PROCESSES
 def test_what_is_no_http_is_a_problem_and_the_server_lives(server: RunningServer, process: str) -> None:
-    address = httpx.URL(server.url if process == "management" else server.media_url)
+    address = httpx.URL(_base(server, process))
     with socket.create_connection((address.host, address.port or 80), timeout=30) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n")
         assert b"application/problem+json" in raw.recv(4096)
