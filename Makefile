@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test check bench soak screenshots install install-tests chromium clean
+.PHONY: help run test check bench soak screenshots install install-tests chromium nginx clean
 
 help:
 	@echo "make run     install into .venv, create the demo avatar on first start, serve http://127.0.0.1:9000"
@@ -25,7 +25,7 @@ run: install
 	@[ -n "$$($(BIN)/gpuserver avatars list)" ] || $(BIN)/gpuserver avatars create --demo
 	@exec $(BIN)/python unified_server.py
 
-test: install-tests chromium
+test: install-tests chromium nginx
 	$(BIN)/python -m pytest
 
 check: install-tests
@@ -75,6 +75,15 @@ chromium:
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
 	else \
 		echo "The tests drive a real browser. Install it first: sudo apt install chromium" >&2; exit 1; \
+	fi
+
+nginx:
+	@command -v nginx /usr/sbin/nginx >/dev/null && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing nginx from Debian."; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends nginx-light >/dev/null; \
+	else \
+		echo "The tests put two gateways behind nginx. Install it first: sudo apt install nginx-light" >&2; exit 1; \
 	fi
 
 clean:

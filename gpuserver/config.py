@@ -24,10 +24,7 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 # Part of the contract, without effect in this version: naming one of them earns a warning at start.
 PLANNED = (
     "media_workers",
-    "port",
-    "gateway_host",
     "ffmpeg_path",
-    "lipsync_service_url",
     "webrtc_public_ip",
     "webrtc_udp_port",
     "webrtc_port_min",
