@@ -1,4 +1,4 @@
-"""Addresses to listen on: whether they are safe and free. Standard library only, so that the supervisor starts fast."""
+"""Addresses to listen on: whether they are safe and free. Without aiohttp, so that the supervisor starts fast."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import errno
 import os
 import socket
 
+import structlog
+
 from gpuserver.config import LOOPBACK_HOSTS, Settings
 from gpuserver.errors import CannotStart
 from gpuserver.web.auth import MAKE_A_KEY, check_keys
+
+log = structlog.get_logger(__name__)
 
 
 def check_bind(settings: Settings, name: str, host: str) -> None:
     """Refuse to be reachable from other machines without keys. `name` is the settings' prefix. Raises CannotStart."""
     check_keys(settings)
-    if host in LOOPBACK_HOSTS or settings.api_keys or settings.allow_insecure:
+    if host in LOOPBACK_HOSTS or settings.api_keys:
+        return
+    if settings.allow_insecure:
+        log.warning("open_to_every_machine", host=host, advice="Set API_KEYS, unless this network is closed to others.")
         return
     raise CannotStart(
         f"{name}_HOST={host} without API_KEYS would let every machine that reaches this one create avatars and sessions.",

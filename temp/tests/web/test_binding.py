@@ -7,6 +7,7 @@ import socket
 import pytest
 from conftest import MakeSettings
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from gpuserver.errors import CannotStart
 from gpuserver.web.binding import check_bind, check_port
@@ -21,8 +22,11 @@ def test_other_addresses_need_keys_or_allow_insecure(make_settings: MakeSettings
     with pytest.raises(CannotStart, match=r"MEDIA_HOST=0\.0\.0\.0") as caught:
         check_bind(make_settings(), "MEDIA", "0.0.0.0")
     assert all(name in caught.value.advice for name in ("API_KEYS", "MEDIA_HOST=127.0.0.1", "ALLOW_INSECURE=1"))
-    check_bind(make_settings(allow_insecure=True), "MEDIA", "0.0.0.0")
-    check_bind(make_settings(api_keys="k" * 32), "MEDIA", "0.0.0.0")
+    with capture_logs() as logs:
+        check_bind(make_settings(api_keys="k" * 32), "MEDIA", "0.0.0.0")
+        assert logs == []
+        check_bind(make_settings(allow_insecure=True), "MEDIA", "0.0.0.0")
+    assert [(line["log_level"], line["event"]) for line in logs] == [("warning", "open_to_every_machine")]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
