@@ -122,9 +122,12 @@ def soft_mask(shown: Bytes2D, face: Box, blur: float = BLUR_PREPARED) -> Bytes2D
 
 def mix(front: NDArray[np.uint8], back: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """front * mask / 255 + back * (255 - mask) / 255, rounded as Pillow's paste() does; arrays that broadcast."""
-    opaque = mask.astype(np.uint32)
-    total = front * opaque + back * (255 - opaque) + 128
-    return np.asarray((total + (total >> 8)) >> 8, np.uint8)
+    opaque = mask.astype(np.uint16)
+    total = front * opaque  # 16 bits hold every step: at most 255 * 255 + 128 + 254
+    total += back * (255 - opaque)
+    total += 128
+    total += total >> 8
+    return np.asarray(total >> 8, np.uint8)
 
 
 def blend(picture: NDArray[np.uint8], face: NDArray[np.uint8], box: Box, mask: Bytes2D) -> NDArray[np.uint8]:

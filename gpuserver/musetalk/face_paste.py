@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuserver.domain import AvatarFrame, Box, Bytes2D, FaceCrop, LatentFace
-from gpuserver.musetalk.blending import mix
+from gpuserver.musetalk.blending import intersection, mix, window
 from gpuserver.musetalk.compositor import planes
 
 
@@ -29,9 +29,12 @@ def paste(picture: Bytes2D, frame: AvatarFrame, face: LatentFace) -> FaceCrop:
 
 def cut(sized: Bytes2D, box: Box, wanted: Box) -> Bytes2D:
     """The part `wanted` [h, w, 3] of a picture that fills `box`; its border goes on where `wanted` leaves the box."""
-    rows = np.clip(np.arange(wanted.top, wanted.bottom) - box.top, 0, box.height - 1)
-    columns = np.clip(np.arange(wanted.left, wanted.right) - box.left, 0, box.width - 1)
-    return np.ascontiguousarray(sized[rows][:, columns])
+    inside = intersection(wanted, box)
+    part = sized[window(inside, box)]
+    if inside == wanted:
+        return np.ascontiguousarray(part)
+    missing = ((inside.top - wanted.top, wanted.bottom - inside.bottom), (inside.left - wanted.left, wanted.right - inside.right), (0, 0))
+    return np.pad(part, missing, mode="edge")
 
 
 def _window(plane: Bytes2D, box: Box, step: int) -> Bytes2D:
