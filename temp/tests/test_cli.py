@@ -42,7 +42,7 @@ def test_wrong_settings_are_plain_lines_and_exit_code_2(tmp_path: Path) -> None:
 def test_an_unprotected_address_is_two_plain_lines_and_exit_code_1(tmp_path: Path, command: str, name: str) -> None:
     result = _run(tmp_path, command, **{name: "0.0.0.0"})
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{name}=0.0.0.0 would let every machine")
+    assert result.stderr.startswith(f"{name}=0.0.0.0 without API_KEYS would let every machine")
     assert "ALLOW_INSECURE=1" in result.stderr.splitlines()[1]
     assert "Traceback" not in result.stderr
 
