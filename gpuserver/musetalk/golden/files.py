@@ -87,7 +87,7 @@ class GoldenFolder:
         return sorted(path for path in self.directory.iterdir() if path.suffix not in texts and path.name != "__pycache__")
 
     def array(self, kind: str, name: str, beside: GoldenFile) -> Array | None:
-        """The array of that name in a file of that kind, else None. A file blending_2.npz finds that of mel_2.npz before that of mel.npz."""
+        """The array of that name in a file of that kind, else None. blending_2.npz finds that of mel_2.npz before that of mel.npz."""
         candidates = [path for path in self.files if path.suffix == ".npz" and path.name.startswith(kind)]
         for path in sorted(candidates, key=lambda path: (_number(path.name) != _number(beside.name), path.name)):
             arrays = read_arrays(path)
@@ -104,7 +104,7 @@ def _number(name: str) -> str:
 def read_arrays(path: Path) -> dict[str, Array]:
     """Raises ValueError for what is no file of plain arrays."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
