@@ -9,6 +9,7 @@ import sys
 import weakref
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,8 @@ async def _collect(child: Process, sound: UploadedSound, account: _Account) -> N
         failure = InvalidInput("The sound took too long to decode.")
     finally:
         if child.returncode is None:
-            os.killpg(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
         account.settle(samples)
         sound.end(failure)

@@ -11,6 +11,7 @@ from queue import Queue
 from typing import Protocol, cast
 
 import structlog
+from av.error import FFmpegError
 
 from gpuserver.domain import FPS, FRAME_SECONDS, Avatar, Stage
 from gpuserver.errors import Conflict, DiskFull, GpuserverError, NotFound, TooManyJobs
@@ -164,7 +165,7 @@ class _Reel:
         self._frames.put_nowait(None)
         try:
             frames, cut_short = await asyncio.wrap_future(self._writing)
-        except OSError as error:  # FFmpeg's own errors are among them
+        except (OSError, FFmpegError) as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise DiskFull("The disk became full while the film was written.") from error
             raise GpuserverError("The film could not be written.") from error

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import io
 import math
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from gpuserver.errors import InvalidInput, TooManyWaiting, Unreadable, VoiceFail
 from gpuserver.media import audio_upload
 from gpuserver.media.audio_upload import AudioUploads, UploadedSound
 from gpuserver.media.sound_decoder import TOO_LONG, UNREADABLE, decode
+from gpuserver.musetalk.child_process import child_environment
 
 FORMATS = [
     ("wav", "pcm_s16le"),
@@ -59,6 +62,12 @@ def test_a_sound_that_is_too_long_is_not_decoded_further() -> None:
     out = io.BytesIO()
     assert decode(io.BytesIO(encoded(3.0)), out, 1) == TOO_LONG
     assert len(out.getvalue()) <= 2 * SAMPLE_RATE
+
+
+def test_a_decoder_that_wants_too_much_memory_gets_none() -> None:
+    greedy = "from gpuserver.media.sound_decoder import limit_resources; limit_resources(); bytearray(3 << 30)"
+    done = subprocess.run([sys.executable, "-c", greedy], env=child_environment(), capture_output=True, text=True, check=False)
+    assert "MemoryError" in done.stderr
 
 
 async def test_an_uploaded_file_is_heard_whole_and_its_file_is_not_needed_any_more(uploads: AudioUploads, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from receiver import Receiver
 from sound_files import encoded
+
+from gpuserver.media import livetalking
 
 if TYPE_CHECKING:
     from media_fixtures import MediaServer, StartedFakeVoice
@@ -52,7 +55,7 @@ class LiveTalkingClient:
     async def send_audio(self, content: bytes, *, sessionid: object = None) -> dict[str, Any]:
         form = aiohttp.FormData()
         form.add_field("sessionid", str(self.sessionid if sessionid is None else sessionid))
-        form.add_field("file", content, filename="sound.wav")
+        form.add_field("file", io.BytesIO(content), filename="sound.wav")
         response = await self._http.post("/humanaudio", data=form)
         assert response.status == 200
         answer = await response.json()
@@ -144,6 +147,15 @@ async def test_a_file_that_is_no_sound_is_refused_in_plain_words(media: MediaSer
             answer = await client.send_audio(content)
             assert answer["code"] == -1
             assert "sound" in answer["msg"]
+
+
+async def test_a_sound_file_that_is_too_large_is_refused_in_plain_words(media: MediaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(livetalking, "MOST_AUDIO_BYTES", 1024**2)
+    async with Receiver() as receiver:
+        client = await LiveTalkingClient(media, receiver).connect()
+        answer = await client.send_audio(bytes(1024**2 + 1))
+        assert answer["code"] == -1
+        assert "more than 1 MB" in answer["msg"]
 
 
 async def test_a_recording_has_picture_and_sound_and_can_be_fetched(media: MediaServer, tmp_path: Path) -> None:
