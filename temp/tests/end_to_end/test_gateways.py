@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_server import KEPT_FROM_OUR_ENVIRONMENT, READY_SECONDS, REPOSITORY, STOP_SECONDS, free_ports
+from playwright.sync_api import Browser
+from running_server import KEPT_FROM_OUR_ENVIRONMENT, READY_SECONDS, REPOSITORY, STOP_SECONDS, RunningServer, free_ports
 from scripted_model import ScriptedModel, scripted_model
 
 from gpuserver.musetalk.avatar_manager import SAMPLE_FACE
@@ -146,6 +148,28 @@ def test_workers_share_a_port_and_a_dead_one_is_replaced(tmp_path: Path) -> None
         assert client.post("/api/chat/completion", json={"message": "Hello"}).json()["model"] == "echo"
     for child in second:
         assert not Path(f"/proc/{child}").exists()
+
+
+def test_the_readmes_browser_code_asks_and_shows_an_avatar_through_the_proxy(browser: Browser, shared_server: RunningServer) -> None:
+    (code,) = re.findall(r"```js\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = browser.new_page()
+    try:
+        page.goto(shared_server.url)
+        said = page.evaluate(f"async () => {{ {code}; let said = ''; await ask('Hello there', [], text => said += text); return said; }}")
+        assert "Hello there" in said
+        size = page.evaluate(
+            f"""async () => {{
+                {code}
+                const video = document.body.appendChild(Object.assign(document.createElement("video"), {{autoplay: true, muted: true}}));
+                const shown = new Promise(resolve => video.requestVideoFrameCallback(resolve));
+                const number = await show(video, "demo");
+                await shown;
+                return [Number.isInteger(number), video.videoWidth];
+            }}"""
+        )
+        assert size == [True, 512]
+    finally:
+        page.close()
 
 
 def _children(pid: int, count: int, *, without: int = 0) -> list[int]:

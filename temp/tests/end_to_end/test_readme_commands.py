@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -11,42 +10,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from clips import Clip, write_clip
+from curl_line import as_curl_sends_it
 from running_server import REPOSITORY, RunningServer, running_server
 
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 PRINTED_ADDRESS = "http://localhost:9000"
-PRINTED_VIDEO = "/tmp/test.mp4"
 
 
 def printed_commands(program: str) -> list[str]:
     """The console lines of the README that call the program."""
     blocks = CONSOLE.findall((REPOSITORY / "README.md").read_text(encoding="utf-8"))
     return [line for block in blocks for line in block.splitlines() if line.startswith(f"{program} ")]
-
-
-def as_curl_sends_it(line: str, server: str, video: Path) -> httpx.Response:
-    """The request of a curl line with -X, -H, -d and -F. The tests need no curl."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("-X", dest="method", default="GET")
-    parser.add_argument("-H", dest="headers", action="append", default=[])
-    parser.add_argument("-d", dest="body")
-    parser.add_argument("-F", dest="fields", action="append", default=[])
-    call = parser.parse_args(shlex.split(line)[1:])
-    fields = dict(field.split("=", 1) for field in call.fields)
-    parts = [
-        (name, (video.name, video.read_bytes()) if value.startswith("@") else (None, value.encode())) for name, value in fields.items()
-    ]
-    return httpx.request(
-        call.method,
-        call.url.replace(PRINTED_ADDRESS, server),
-        headers=dict(header.split(": ", 1) for header in call.headers),
-        content=call.body.replace(PRINTED_VIDEO, str(video)) if call.body else None,
-        files=parts or None,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def test_the_curl_lines_create_list_show_and_delete_avatars_and_open_a_session(server: RunningServer) -> None:
     video = write_clip(server.folder / "test.mp4", Clip(seconds=2))
-    answers = [as_curl_sends_it(line, server.url, video) for line in printed_commands("curl")]
+    answers = [as_curl_sends_it(line, PRINTED_ADDRESS, server.url, video) for line in printed_commands("curl")]
     created, listed, shown, healthy, deleted, uploaded, session = answers
     assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 204, 201, 201]
     assert created.json()["status"] == "success"
@@ -72,7 +48,7 @@ def test_the_curl_lines_create_list_show_and_delete_avatars_and_open_a_session(s
 
 
 def test_a_missing_video_is_replaced_by_the_sample_face_as_the_readme_says(server: RunningServer) -> None:
-    answer = as_curl_sends_it(printed_commands("curl")[0], server.url, server.folder / "missing.mp4")
+    answer = as_curl_sends_it(printed_commands("curl")[0], PRINTED_ADDRESS, server.url, server.folder / "missing.mp4")
     assert answer.status_code == 201
     assert answer.json()["mock"] is True
 
