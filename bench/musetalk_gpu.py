@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))  # the package need not be installed
 import torch  # noqa: E402
 
 from bench.musetalk_rig import Rig, Size  # noqa: E402
-from bench.musetalk_sections import Section, Sections, compiled  # noqa: E402
+from bench.musetalk_sections import Section, Sections, compiled, contiguous  # noqa: E402
 from bench.table import Figure, as_markdown  # noqa: E402
 
 LIMIT_SECONDS = 300.0  # no section is begun later
@@ -64,7 +64,8 @@ def parsed_arguments() -> argparse.Namespace:
 def sections(rig: Rig, *, alone: bool, on_gpu: bool) -> dict[str, Section]:
     if alone:
         return {"compiled": lambda: compiled(rig)}
-    return Sections(rig).all() | ({"compiled": compiled_elsewhere} if on_gpu else {})
+    variants: dict[str, Section] = {"channels first": lambda: contiguous(rig), "compiled": compiled_elsewhere}
+    return Sections(rig).all() | (variants if on_gpu else {})
 
 
 def run(name: str, section: Section, figures: list[Figure], errors: dict[str, str]) -> None:

@@ -79,11 +79,11 @@ class Rig:
         """A cold one that gives the painted faces as they are: the benchmark ends at the bytes of the face on the host."""
         return make_musetalk_engine(*self.networks(), max_batch=max_batch, paste=_unpasted)
 
-    def compiled_engine(self, batch: int) -> MuseTalkEngine:
-        """The same with torch.compile, for one batch size."""
+    def variant(self, batch: int, *, compiled: bool = False, layout: torch.memory_format = torch.channels_last) -> MuseTalkEngine:
+        """A cold one for one batch size, built in another way than the product's. Needs a GPU."""
         unet, vae, whisper = self.networks()
-        painter = GraphPainter(FaceNetwork(prepare_for_inference(unet), vae), [batch], compiled=True)
-        return MuseTalkEngine(painter, WhisperEar(whisper), paste=_unpasted)
+        network = FaceNetwork(prepare_for_inference(unet), vae, layout)
+        return MuseTalkEngine(GraphPainter(network, [batch], compiled=compiled), WhisperEar(whisper), paste=_unpasted)
 
     def jobs(self, engine: MuseTalkEngine, count: int) -> list[MouthJob]:
         row, generation = engine.rest(), Generation(1)

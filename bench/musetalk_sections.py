@@ -137,12 +137,21 @@ class Sections:
         return statistics.median(seconds_of(run) for _ in range(min(self._size.repeats, 20))) * 1000
 
 
+def contiguous(rig: Rig) -> Iterator[Figure]:
+    """The other layout of pixels: convolutions like channels last better, norms the channels apart."""
+    engine = rig.variant(PRODUCT_BATCH, layout=torch.contiguous_format)
+    engine.warm_up()
+    speed = frames_per_second(rig, engine, PRODUCT_BATCH)
+    yield plain("contiguous_fps", f"speed, batch {PRODUCT_BATCH}, channels first", speed, "frames/s", "all else as in the product")
+
+
 def compiled(rig: Rig) -> Iterator[Figure]:
     """What torch.compile makes of the product's batch."""
-    engine = rig.compiled_engine(PRODUCT_BATCH)
+    engine = rig.variant(PRODUCT_BATCH, compiled=True)
     seconds = seconds_of(engine.warm_up)
+    speed = frames_per_second(rig, engine, PRODUCT_BATCH)
     how = f"torch.compile, then recorded: {seconds:.0f} s for this batch alone; needs a C compiler"
-    yield plain("compiled_fps", f"speed, batch {PRODUCT_BATCH}, compiled", frames_per_second(rig, engine, PRODUCT_BATCH), "frames/s", how)
+    yield plain("compiled_fps", f"speed, batch {PRODUCT_BATCH}, compiled", speed, "frames/s", how)
 
 
 def frames_per_second(rig: Rig, engine: MuseTalkEngine, batch: int) -> float:
