@@ -1,13 +1,16 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
 import pytest
+from fake_network import FakeDrawing, FakeNetwork
 from fakes import FakeEngine, fake_frame
 
 from gpuserver.domain import FaceCrop, Generation, LipSyncEngine, MouthJob
-from gpuserver.musetalk.renderer import Renderer
+from gpuserver.musetalk.render_worker import DEPTH
+from gpuserver.musetalk.renderer import Device, RenderChange, Renderer
 
 
 def job(due: float, generation: Generation | None = None, index: int = 0) -> MouthJob:
@@ -108,3 +111,122 @@ def test_a_renderer_that_was_never_started_can_be_closed() -> None:
     future = renderer.submit(job(0.0))
     renderer.close()
     assert future.cancelled()
+
+
+# ---------------------------------------------------------------- devices
+
+
+class Devices:
+    """A renderer with a spare engine and devices that draw everything. changes: what it announced."""
+
+    def __init__(self, *networks: FakeNetwork):
+        self.spare = FakeEngine()
+        self.changes: list[RenderChange] = []
+        self.renderer = Renderer(self.spare, on_change=self.changes.append)
+        self.renderer.add_devices([Device(network) for network in networks], lambda job: True)
+        self.renderer.start()
+
+    def draw(self, count: int) -> list[str]:
+        """Who draws so many mouths."""
+        futures = [self.renderer.submit(job(0.0, index=index)) for index in range(count)]
+        crops = [future.result(10) for future in futures]
+        return [crop.engine if crop is not None else "nobody" for crop in crops]
+
+
+class GatedNetwork(FakeNetwork):
+    """Finishes nothing before the gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(max_batch=2)
+        self.gate = Event()
+        self.full = Event()  # as many batches were begun as may be
+
+    def begin(self, jobs: Sequence[MouthJob]) -> FakeDrawing:
+        drawing = super().begin(jobs)
+        if len(self.begun) == DEPTH:
+            self.full.set()
+        return drawing
+
+    def finish(self, jobs: list[MouthJob]) -> list[FaceCrop | None]:
+        assert self.gate.wait(10)
+        return super().finish(jobs)
+
+
+def test_the_next_batch_is_begun_while_the_one_before_is_being_finished_and_no_more() -> None:
+    network = GatedNetwork()
+    devices = Devices(network)
+    futures = [devices.renderer.submit(job(float(index), index=index)) for index in range(10)]
+    assert network.full.wait(10)
+    assert [len(network.begun), len(network.finished)] == [2, 0]
+    network.gate.set()
+    wait(futures, 10)
+    devices.renderer.close()
+    assert [each.frame.index for batch in network.finished for each in batch] == list(range(10))
+    assert devices.renderer.stats().drawn == 10
+
+
+def test_all_devices_draw_from_one_schedule() -> None:
+    first, second = GatedNetwork(), GatedNetwork()
+    devices = Devices(first, second)
+    futures = [devices.renderer.submit(job(0.0, index=index)) for index in range(20)]
+    assert first.full.wait(10) and second.full.wait(10)
+    first.gate.set()
+    second.gate.set()
+    wait(futures, 10)
+    devices.renderer.close()
+    drawn = [each.frame.index for network in (first, second) for batch in network.finished for each in batch]
+    assert sorted(drawn) == list(range(20))
+    assert first.finished and second.finished
+
+
+@pytest.mark.parametrize("when", ["begin", "finish"])
+def test_what_a_lost_device_did_not_draw_the_others_draw_and_at_last_the_spare_engine(when: str) -> None:
+    first, second = GatedNetwork(), FakeNetwork()
+    devices = Devices(first, second)
+    if when == "begin":
+        first.lost = True
+    futures = [devices.renderer.submit(job(0.0, index=index)) for index in range(12)]
+    if when == "finish":
+        assert first.full.wait(10)
+        first.lost = True
+    first.gate.set()
+    wait(futures, 10)
+    assert {_engine(future) for future in futures} == {"network"}
+    second.lost = True
+    assert set(devices.draw(5)) == {"fake"}
+    devices.renderer.close()
+    assert [(change.engine, change.device_lost is not None) for change in devices.changes][-1] == ("fake", True)
+    assert devices.renderer.stats().devices_lost == 2
+
+
+def _engine(future: Future[FaceCrop | None]) -> str:
+    crop = future.result(0)
+    assert crop is not None
+    return crop.engine
+
+
+def test_a_mouth_without_finite_numbers_is_the_sources_own_and_is_counted() -> None:
+    devices = Devices(FakeNetwork())
+    frame = replace(job(0.0), features=np.full((3, 2), np.nan, np.float32))
+    assert devices.renderer.submit(frame).result(10) is None
+    devices.renderer.close()
+    assert devices.renderer.stats().not_drawn == 1
+
+
+def test_a_closed_renderer_takes_no_devices() -> None:
+    renderer = Renderer(FakeEngine())
+    renderer.start()
+    renderer.close()
+    renderer.add_devices([Device(FakeNetwork())], lambda job: True)
+    assert [engine.name for engine in renderer.stats().engines] == ["fake"]
+
+
+def test_the_stats_count_what_was_drawn_and_how_late() -> None:
+    renderer = Renderer(FakeEngine(), clock=lambda: 100.0)
+    futures = [renderer.submit(job(due)) for due in (98.0, 99.5, 100.5)]
+    renderer.start()
+    wait(futures, 10)
+    renderer.close()
+    stats = renderer.stats()
+    assert (stats.drawn, stats.batches, stats.batch_sizes) == (3, 1, {3: 1})
+    assert (stats.late, stats.lateness_sum, stats.lateness_max) == (2, 2.5, 2.0)
