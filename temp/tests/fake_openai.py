@@ -28,7 +28,10 @@ WORDS = ("Two ", "and ", "two.")
 
 
 class FakeOpenAi:
-    """Answers "Two and two." in three events. mode: one of MODES. requests: the bodies; keys: the Authorization headers; kb_ids: X-KB-ID."""
+    """Answers "Two and two." in three events. mode: one of MODES.
+
+    requests: the bodies; keys: the Authorization headers; kb_ids: the X-KB-ID headers.
+    """
 
     def __init__(self, mode: str = "ok", models: tuple[str, ...] | None = ("tiny",)):
         assert mode in MODES
