@@ -8,6 +8,7 @@ from gpuserver.config import Settings
 from gpuserver.domain import Avatar
 from gpuserver.errors import AvatarDamaged, AvatarNotFound, Full, SessionNotFound, Unavailable
 from gpuserver.messages import SessionLost
+from gpuserver.musetalk.admission import HEADROOM, Admission
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio
@@ -39,6 +40,33 @@ async def test_fifty_simultaneous_creations_for_ten_slots_give_exactly_ten() -> 
     assert len(refused) == 40
     assert all(each.status == 429 and each.retry_after for each in refused)
     assert sessions.taken == len(sessions.list()) == 10
+    await sessions.aclose()
+
+
+class SlowEngines:
+    """28 mouths a second with some to spare: enough for two sessions that speak half of their time."""
+
+    def capacity(self) -> float:
+        return 28 / HEADROOM
+
+    def shown(self) -> int:
+        return 0
+
+
+@in_virtual_time
+async def test_more_sessions_than_the_engines_can_draw_are_refused_with_a_plain_reason() -> None:
+    engine = FakeEngine()
+    studio = Studio(FakeLanguageModel(), FakeVoice(), engine, FakeRenderer(engine))
+    avatars, admission = FakeAvatars(), Admission(SlowEngines())
+    settings = Settings(_env_file=None)
+    sessions = SessionRegistry(settings, studio, avatars, avatars, lambda avatar: FakeStage(), admission=admission)
+    first = await sessions.create(REQUEST)
+    await sessions.create(REQUEST)
+    with pytest.raises(Full, match="as many as can be drawn") as refused:
+        await sessions.create(REQUEST)
+    assert refused.value.retry_after
+    await sessions.delete(first.session_id)
+    await sessions.create(REQUEST)
     await sessions.aclose()
 
 

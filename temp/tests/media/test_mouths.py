@@ -1,0 +1,120 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from fake_network import FakeNetwork, prepared_avatar
+from fakes import FakeEngine, fake_avatar, loud
+from structlog.testing import capture_logs
+
+from gpuserver.domain import Generation, MouthJob, Speech
+from gpuserver.errors import NoDevice
+from gpuserver.media.mouths import NOT_PREPARED, Mouths
+from gpuserver.musetalk.engines import LOADING, Engines
+from gpuserver.musetalk.ladder import Step
+from gpuserver.musetalk.renderer import Device, RenderChange
+from gpuserver.pipeline.standing import StandingNotices, Told
+
+
+class Room:
+    """Mouths whose network loads when it is let. told: the codes that a session's client is told at each change."""
+
+    def __init__(self) -> None:
+        self.standing = StandingNotices()
+        self.told: list[str] = []
+        self.network = FakeNetwork("musetalk")
+        self.error: Exception | None = None
+        client = Told()
+        self.changed = asyncio.Event()
+        self.standing.listen(lambda: self._tell(client))
+        self.mouths = Mouths(Engines(self._load, FakeEngine()), self.standing)
+
+    def _tell(self, client: Told) -> None:
+        self.told += [notice.code for notice in client.news(self.standing)]
+        self.changed.set()
+
+    def _load(self) -> Sequence[Device]:
+        if self.error is not None:
+            raise self.error
+        return [Device(self.network, 450.0)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def loaded(self) -> None:
+        self.mouths.start()
+        await self.until(lambda: len(self.told) == 2)
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    room = Room()
+    yield room
+    await room.mouths.aclose()
+
+
+async def test_while_it_is_loading_the_spare_engine_draws_and_everybody_is_told(room: Room) -> None:
+    assert room.mouths.engine_for(prepared_avatar()) == ("fake", LOADING)
+    assert room.mouths.status()["state"] == "loading"
+    await room.loaded()
+    assert room.told == ["engine_loading", "engine_ready"]
+    assert room.mouths.engine_for(prepared_avatar()) == ("musetalk", None)
+    assert room.mouths.status().items() >= {"name": "musetalk", "state": "ready", "fallback": None, "frames_per_second": 450.0}.items()
+
+
+async def test_what_cannot_be_loaded_is_a_fallback_that_is_said_everywhere(room: Room) -> None:
+    room.error = NoDevice("torch sees no GPU.")
+    with capture_logs() as logs:
+        await room.loaded()
+    assert [line["event"] for line in logs] == ["engine_fallback"]
+    assert room.told == ["engine_loading", "engine_fallback"]
+    engine, fallback = room.mouths.engine_for(prepared_avatar())
+    assert engine == "fake" and fallback is not None and "torch sees no GPU." in fallback
+    assert room.mouths.status().items() >= {"name": "fake", "wanted": "musetalk", "state": "fallback", "fallback": fallback}.items()
+
+
+async def test_a_fault_in_loading_leaves_the_server_with_the_spare_engine(room: Room) -> None:
+    room.error = ZeroDivisionError("a bug")
+    with capture_logs() as logs:
+        await room.loaded()
+    assert [line["event"] for line in logs] == ["engine_failed", "engine_fallback"]
+    assert room.mouths.status()["state"] == "fallback"
+
+
+async def test_an_avatar_that_is_not_prepared_is_named_in_the_log_once(room: Room) -> None:
+    await room.loaded()
+    with capture_logs() as logs:
+        assert room.mouths.engine_for(fake_avatar()) == ("fake", NOT_PREPARED)
+        assert room.mouths.engine_for(fake_avatar()) == ("fake", NOT_PREPARED)
+    assert [(line["event"], line["avatar_id"]) for line in logs] == [("avatar_not_prepared", "fake")]
+
+
+async def test_the_loss_of_the_last_device_is_a_fallback(room: Room) -> None:
+    await room.loaded()
+    listener = room.mouths.engines.listener()
+    [row, *_] = listener.hear(Speech(loud(9000, 24_000), 24_000, ""))
+    room.network.lost = True
+    crop = await asyncio.wrap_future(room.mouths.renderer.submit(MouthJob(prepared_avatar().frame_at(0), row, 0.0, Generation(1))))
+    assert crop is not None and crop.engine == "fake"
+    await room.until(lambda: "engine_fallback" in room.told)
+    assert room.mouths.status().items() >= {"name": "fake", "state": "fallback", "devices": []}.items()
+
+
+@pytest.mark.parametrize(("step", "code"), [(Step.HALF, "mouths_half"), (Step.SPARE, "mouths_spare")])
+async def test_every_step_of_the_ladder_is_told_and_its_end_too(room: Room, step: Step, code: str) -> None:
+    await room.loaded()
+    room.told.clear()
+    with capture_logs() as logs:
+        for each in (step, Step.FULL):
+            room.mouths._tell(RenderChange(each, "musetalk"))
+    assert room.told == [code, "mouths_full"]
+    assert [(line["event"], line["step"]) for line in logs] == [("mouths", step), ("mouths", Step.FULL)]
+
+
+async def test_without_a_wish_for_more_the_engine_is_ready_at_once() -> None:
+    mouths = Mouths(Engines(spare=FakeEngine()), StandingNotices())
+    mouths.start()
+    assert mouths.status().items() >= {"name": "fake", "wanted": "fake", "state": "ready", "fallback": None}.items()
+    await mouths.aclose()
