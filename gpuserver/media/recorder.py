@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from typing import Protocol, cast
@@ -24,7 +24,8 @@ MOST_AT_ONCE = 4  # each takes a tenth of a core
 MOST_SECONDS = 1800
 MOST_BYTES = 512 * 1024**2
 MOST_KEPT = 50  # films; the oldest go first
-FRAMES_WAITING = 50  # 2 s; beyond it a frame is left out, and the one before it stands for it
+PICTURES_WAITING = 50  # 2 s, 20 MB; beyond it a picture is left out, and the one before it stands for it
+FRAMES_WAITING = 1500  # 60 s, 6 MB of sound; beyond it a frame is left out, sound and all
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Filmed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A finished film. cut_short: it reached MOST_SECONDS or MOST_BYTES. left_out: frames that the encoder had no time for."""
+    """A finished film. cut_short: it reached MOST_SECONDS or MOST_BYTES. left_out: pictures that the encoder had no time for."""
 
     path: Path
     seconds: float
@@ -146,6 +147,7 @@ class _Reel:
         self._playout = playout
         self._avatar = avatar
         self._frames: Queue[PlayedFrame | None] = Queue(FRAMES_WAITING + 1)  # one place is kept for the end
+        self._newest: PlayedFrame | None = None
         self._left_out = 0
         self._writing: Future[tuple[int, bool]] | None = None
 
@@ -176,10 +178,14 @@ class _Reel:
         return Recorded(self.path, frames * FRAME_SECONDS, cut_short, self._left_out)
 
     def _take(self, played: PlayedFrame) -> None:
-        if self._frames.qsize() < FRAMES_WAITING:
-            self._frames.put_nowait(played)
-        else:
+        """Where the encoder falls behind, pictures go first: a sound with a hole is worse than a still moment."""
+        waiting = self._frames.qsize()
+        if waiting >= PICTURES_WAITING and self._newest is not None:
             self._left_out += 1
+            played = replace(played, picture=self._newest.picture)
+        if waiting < FRAMES_WAITING:
+            self._newest = played
+            self._frames.put_nowait(played)
 
     def _write(self) -> tuple[int, bool]:
         """The number of frames in the film, and whether it was cut short. Runs in a thread."""

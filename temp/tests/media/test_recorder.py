@@ -133,6 +133,20 @@ async def test_a_film_that_is_too_long_is_cut_short(recorder: Recorder, monkeypa
     assert (recorded.cut_short, recorded.seconds) == (True, 1.0)
 
 
+async def test_an_encoder_that_falls_behind_leaves_out_pictures_and_no_sound(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "PICTURES_WAITING", 0)
+    session = FakeSession()
+    await recorder.start(session, "12")
+    session.pass_time(1)
+    await session.hum(20)
+    recorded = await recorder.stop(session)
+    assert recorded.left_out > 15
+    pictures, sound = contents(recorded.path)
+    assert len(pictures) == 21
+    assert len(np.unique([mouth_luma(picture) for picture in pictures])) <= 3  # H.264's own doing
+    assert (np.abs(sound) > 1000).sum() > 15 * SAMPLES_PER_FRAME
+
+
 async def test_stopping_what_was_not_started_is_a_conflict(recorder: Recorder) -> None:
     with pytest.raises(Conflict):
         await recorder.stop(FakeSession())
