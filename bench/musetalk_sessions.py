@@ -40,7 +40,9 @@ class Lateness:
                 self.first.append(now - asked)
 
     def percentile(self, share: float) -> float:
-        return float(np.percentile(self.frames, share)) if self.frames else float("inf")
+        if not self.frames:
+            raise RuntimeError("no frame was drawn")
+        return float(np.percentile(self.frames, share))
 
 
 def talk(rig: Rig, engine: MuseTalkEngine, sessions: int, seconds: float) -> Lateness:
@@ -67,7 +69,8 @@ def _answer(rig: Rig, engine: MuseTalkEngine, renderer: Renderer, lateness: Late
     sound, generation = speech(SENTENCE_SECONDS), Generation(1)
     waiting: list[Future[FaceCrop | None]] = []
     due = 0.0
-    while (asked := time.monotonic()) < end:
+    while not waiting or time.monotonic() < end:
+        asked = time.monotonic()
         listener = engine.listener()
         rows = np.concatenate([listener.hear(sound), listener.finish()])
         due = max(due, asked + LEAD_SECONDS)  # sentences follow one another without a pause
