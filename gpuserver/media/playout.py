@@ -145,7 +145,8 @@ class Playout:
         return self._position + len(self._slots)
 
     def due(self, position: int) -> float:
-        return self.epoch + (self._number + position - self._position) * FRAME_SECONDS
+        running = int((self._monotonic() - self.epoch) / FRAME_SECONDS)  # the tick that is due now, played or not
+        return self.epoch + (max(self._number, running - 1) + position - self._position) * FRAME_SECONDS
 
     async def put(self, frame: TalkingFrame) -> None:
         while not frame.generation.cancelled and self._frames_ahead() >= AHEAD_FRAMES:

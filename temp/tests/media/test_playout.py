@@ -111,6 +111,15 @@ async def test_the_mouth_fades_in_over_four_frames_and_out_over_four_more() -> N
 
 
 @in_virtual_time
+async def test_a_frame_that_is_booked_while_nobody_watches_is_due_with_the_next_tick() -> None:
+    clock, generation = Clock(), Generation(1)
+    stage = Playout(AVATAR, clock)
+    clock.now += 10
+    positions = [stage.book(generation) for _ in range(2)]
+    assert [stage.due(position) - EPOCH for position in positions] == pytest.approx([10.0, 10.04])
+
+
+@in_virtual_time
 async def test_the_sound_track_gets_both_halves_of_a_frame() -> None:
     stage, generation = playout(), Generation(1)
     frame = talking(stage, generation)
