@@ -19,6 +19,7 @@ from gpuserver.gateway.wire import AvatarHealth, AvatarList, AvatarMade, Done, L
 from gpuserver.web.body import query_flag
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import key_in_query, needs_key, public
+from gpuserver.web.rate_limit import uncounted
 from gpuserver.wire import AvatarCreated, AvatarInfo, check_avatar_id
 from gpuserver.wire import AvatarList as ServiceAvatarList
 
@@ -88,6 +89,7 @@ class AvatarRoutes:
         return json_answer(Done(message=f"Avatar {name} is loaded")) if answer.ok else answer.refusal()
 
     @key_in_query
+    @uncounted
     async def preview(self, request: web.Request) -> web.StreamResponse:
         """GET /api/avatar/preview/{name}: a JPEG."""
         name = _checked("name", request.match_info["name"])

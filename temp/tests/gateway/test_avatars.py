@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -230,6 +231,17 @@ async def test_health_is_503_while_the_lip_sync_service_does_not_answer(rig: Rig
     async with gateway_rig(make_settings, tmp_path / "down", lipsync_service_url=NOWHERE, tts_service_url=NOWHERE) as down:
         answer = await down.client.get("/api/avatar/health")
         assert (answer.status_code, answer.json()["lipsync"]["status"]) == (503, "disconnected")
+
+
+async def test_a_service_that_is_stopped_makes_health_503_by_itself(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process: its connections are taken by the kernel, and nothing comes back."""
+    monkeypatch.setattr("gpuserver.gateway.service_states.ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        url = f"http://127.0.0.1:{stopped.getsockname()[1]}"
+        async with gateway_rig(make_settings, tmp_path, lipsync_service_url=url) as rig:
+            assert (await rig.client.get("/health")).status_code == 503
 
 
 @pytest.mark.parametrize(
