@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
 from browser import SOUND_RATE, Recorder, Recording, rgb
-from face_page import FacePage
 from numpy.typing import NDArray
+from playwright.sync_api import Page
 from reference_speech import find, samples, shifted, speak
 
 from bench.lips import expected_opening, lip_gaps
@@ -22,6 +23,25 @@ ATTEMPTS = 3  # a busy machine starves the browser; its own counters tell, and t
 STRETCH_ALLOWED = 0.02  # seconds
 AUDIBLE = 0.01  # of full scale; silence through Opus stays a hundred times below
 LAG_WINDOW = 0.2  # seconds to each side
+
+
+class Visit(Protocol):
+    """A page in a call: FacePage, or another one."""
+
+    @property
+    def page(self) -> Page: ...
+
+    def settle(self) -> None:
+        """Wait until the browser plays sound and picture in step."""
+        ...
+
+    def write(self, text: str, mode: str) -> None:
+        """Send a text; with mode "say" to be spoken as it is."""
+        ...
+
+    def hear_out(self) -> None:
+        """Wait until an answer has begun and ended."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +93,7 @@ class ReceivedAnswer:
         return float(lags[best]), correlations[best]
 
 
-def receive_answer(visit: FacePage, text: str) -> ReceivedAnswer:
+def receive_answer(visit: Visit, text: str) -> ReceivedAnswer:
     """Let the face of the call say the text, and measure what arrives."""
     recording = _record(visit, text)
     for _ in range(1, ATTEMPTS):
@@ -91,7 +111,7 @@ def receive_answer(visit: FacePage, text: str) -> ReceivedAnswer:
     return ReceivedAnswer(recording, pieces, visemes)
 
 
-def _record(visit: FacePage, text: str) -> Recording:
+def _record(visit: Visit, text: str) -> Recording:
     visit.settle()
     recorder = Recorder(visit.page)
     visit.page.wait_for_timeout(IDLE_MS)
