@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from aiohttp import web
 
+from gpuserver.systemd import ServiceManager
 from gpuserver.web.binding import cannot_bind
 from gpuserver.web.connection import connection_factory
 from gpuserver.web.lifeline import SHUTDOWN_LIMIT_SECONDS
@@ -32,9 +33,10 @@ async def serve(
     """Serve `app` until SIGINT, SIGTERM or SIGHUP. `name` is the settings' prefix, such as MEDIA. Raises CannotStart.
 
     more_ports: where it listens besides, by their settings' prefixes. share_port: other processes of this user listen there too, and the
-    kernel deals out the connections (SO_REUSEPORT).
+    kernel deals out the connections (SO_REUSEPORT). systemd, where it started this process, learns when it serves and when it stops.
     """
     stop = asyncio.Event()
+    service_manager = ServiceManager()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _begin_stop, stop)
@@ -50,9 +52,11 @@ async def serve(
             log.info("listening", host=host, port=its_port)
         if on_ready is not None:
             on_ready()
+        service_manager.ready()
         await stop.wait()
         log.info("stopping")
     finally:
+        service_manager.stopping()
         for listener in listeners:
             listener.close()
         await runner.cleanup()
