@@ -58,6 +58,12 @@ def test_a_wrong_secret_is_not_repeated() -> None:
     assert "hunter2" not in explain(caught.value)
 
 
+@pytest.mark.parametrize("port", [9000, 8615])
+def test_the_speech_services_port_is_one_of_its_own(port: int) -> None:
+    with pytest.raises(ValidationError, match="TTS_PORT must differ"):
+        Settings(_env_file=None, tts_port=port)
+
+
 def test_the_two_ports_must_differ() -> None:
     with pytest.raises(ValidationError, match="must differ"):
         Settings(_env_file=None, management_api_port=8615)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
+from running_server import free_ports
 
 from gpuserver.errors import CannotStart
 from gpuserver.web.lifeline import READY
@@ -46,6 +47,20 @@ async def test_it_serves_until_a_signal_and_cleans_up(number: signal.Signals) ->
 
     await asyncio.wait_for(serve(app, "MEDIA", "127.0.0.1", unused_port(), on_ready=ready), 30)
     assert steps == ["started", "ready", "closed"]
+
+
+async def test_it_listens_on_further_ports_and_names_the_one_that_is_in_use() -> None:
+    first, second = free_ports(2)
+
+    def ready() -> None:
+        for port in (first, second):
+            socket.create_connection(("127.0.0.1", port)).close()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    await asyncio.wait_for(serve(web.Application(), "MEDIA", "127.0.0.1", first, more_ports={"TTS": second}, on_ready=ready), 30)
+    with socket.create_server(("127.0.0.1", second)), pytest.raises(CannotStart, match=f"Port {second}") as refused:
+        await serve(web.Application(), "MEDIA", "127.0.0.1", first, more_ports={"TTS": second})
+    assert "TTS_PORT" in refused.value.advice
 
 
 async def test_a_port_in_use_is_a_plain_refusal() -> None:
