@@ -269,8 +269,6 @@ class Session:
 
     def _remember(self, line: Line, answer: str) -> None:
         """A question is remembered with its answer or not at all: one that was taken back is not to be answered later."""
-        if line.speaker is not None:
-            return
         if answer and not line.verbatim:
             self._conversation.remember("user", line.text)
         self._conversation.remember("assistant", answer)
@@ -285,7 +283,6 @@ class Session:
             self.publish,
             messages=[] if line.verbatim else self._conversation.messages(line.text),
             model=self._request.model or self._tutors_model,
-            kb_id=self._request.kb_id,
             kb_id=self._request.kb_id,
             voice=self._request.voice,
             rate=self._request.rate,

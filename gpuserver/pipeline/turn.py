@@ -97,7 +97,12 @@ class Turn:
 
     @property
     def remembered(self) -> str:
-        """What the conversation is to remember of the answer: if it was interrupted, as far as it was heard; "" is nothing of it."""
+        """What the conversation is to remember of the answer: if it was interrupted, as far as it was heard; "" is nothing of it.
+
+        Of a recording nothing: what was said in it is not known.
+        """
+        if self.line.speaker is not None:
+            return ""
         if self._delivery is None or self._interrupted_at is None:
             return self._thought.written.strip()
         filler, heard = self._thought.filler, self.heard_text

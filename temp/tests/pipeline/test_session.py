@@ -215,6 +215,20 @@ async def test_a_queued_line_waits_for_the_one_before() -> None:
 
 
 @in_virtual_time
+async def test_a_recording_is_played_after_what_is_being_said_and_not_remembered() -> None:
+    room, recording = Classroom(), FakeVoice()
+    room.connect()
+    await room.session.say("One two three.")
+    await room.session.play(recording, "Recording.", queue=True)
+    await room.done(2)
+    assert (room.voice.sentences, recording.sentences) == (["One two three."], ["Recording."])
+    await room.session.ask("What was that?")
+    await room.done(3)
+    assert [message.content for message in room.model.questions[0][1:]] == ["One two three.", "What was that?"]
+    await room.close()
+
+
+@in_virtual_time
 async def test_the_queue_is_bounded() -> None:
     room = Classroom()
     room.connect()
