@@ -10,7 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help run test check bench soak screenshots install install-tests chromium nginx clean
+# Where install-service puts things. With DESTDIR they go below that folder, nothing of the machine is changed or started.
+DESTDIR :=
+PREFIX := /opt/gpuserver
+SERVICE_EXTRAS := espeak
+UNITS := $(DESTDIR)/etc/systemd/system
+SERVICES := gpuserver-media.service gpuserver-management.service
+INSTALLED := $(UNITS)/gpuserver-media.service $(UNITS)/gpuserver-management.service $(DESTDIR)/etc/sysusers.d/gpuserver.conf
+
+.PHONY: help run test check bench soak screenshots install install-tests chromium nginx systemd clean
+.PHONY: install-service uninstall-service service-package service-files
 
 help:
 	@echo "make run     install into .venv, create the demo avatar on first start, serve http://127.0.0.1:9000"
@@ -19,13 +28,15 @@ help:
 	@echo "make bench   print the benchmark table"
 	@echo "make soak    what takes too long for the tests: kill -9 at a hundred random moments"
 	@echo "make screenshots  take the pictures of the page in docs/ anew"
+	@echo "make install-service    as root: into /opt/gpuserver, with systemd units (docs/operations.md)"
+	@echo "make uninstall-service  remove that again; settings and data stay"
 	@echo "make clean   remove .venv and caches; data/ stays"
 
 run: install
 	@[ -n "$$($(BIN)/gpuserver avatars list)" ] || $(BIN)/gpuserver avatars create --demo
 	@exec $(BIN)/python unified_server.py
 
-test: install-tests chromium nginx
+test: install-tests chromium nginx systemd
 	$(BIN)/python -m pytest
 
 check: install-tests
@@ -85,6 +96,41 @@ nginx:
 	else \
 		echo "The tests put two gateways behind nginx. Install it first: sudo apt install nginx-light" >&2; exit 1; \
 	fi
+
+systemd:
+	@command -v systemd-analyze >/dev/null && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing systemd-analyze from Debian."; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends systemd >/dev/null; \
+	else \
+		echo "The tests check the systemd units. Install it first: sudo apt install systemd" >&2; exit 1; \
+	fi
+
+install-service: service-package service-files
+	@if [ -n "$(DESTDIR)" ]; then exit 0; fi; \
+	systemd-sysusers gpuserver.conf && systemctl daemon-reload && \
+	echo "Installed. Settings: /etc/gpuserver/gpuserver.env. Start: systemctl enable --now $(SERVICES)"
+
+service-package:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 to 3.13 with venv is needed: sudo apt install python3 python3-venv" >&2; exit 1; }
+	umask 022 && "$(PYTHON)" -m venv $(DESTDIR)$(PREFIX)
+	umask 022 && $(DESTDIR)$(PREFIX)/bin/python -m pip --disable-pip-version-check -qq install --upgrade '.[$(SERVICE_EXTRAS)]'
+
+service-files:
+	install -d $(UNITS) $(DESTDIR)/etc/sysusers.d $(DESTDIR)/etc/gpuserver $(DESTDIR)$(PREFIX)/share/doc/gpuserver
+	@for unit in $(SERVICES); do \
+		sed 's|/opt/gpuserver|$(PREFIX)|g' deploy/systemd/$$unit > $(UNITS)/$$unit && chmod 644 $(UNITS)/$$unit; \
+	done
+	install -m 644 deploy/systemd/sysusers.conf $(DESTDIR)/etc/sysusers.d/gpuserver.conf
+	install -m 644 docs/operations.md deploy/systemd/musetalk.conf $(DESTDIR)$(PREFIX)/share/doc/gpuserver
+	@[ -e $(DESTDIR)/etc/gpuserver/gpuserver.env ] || install -m 600 deploy/systemd/gpuserver.env $(DESTDIR)/etc/gpuserver/gpuserver.env
+
+uninstall-service:
+	@if [ -z "$(DESTDIR)" ]; then systemctl disable --now $(SERVICES); fi
+	rm -f $(INSTALLED)
+	@if [ -e $(DESTDIR)$(PREFIX)/pyvenv.cfg ] || [ -d $(DESTDIR)$(PREFIX)/share/doc/gpuserver ]; then rm -rf $(DESTDIR)$(PREFIX); fi
+	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
+	@echo "Removed. These stay: $(DESTDIR)/etc/gpuserver, $(DESTDIR)/var/lib/gpuserver, the account gpuserver."
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
