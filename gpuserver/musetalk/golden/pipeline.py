@@ -173,4 +173,6 @@ def _check_blend(file: GoldenFile, folder: GoldenFolder, ours: NDArray[np.uint8]
 
 def _unet(config: UNetConfig) -> UNet:
     """As it serves: with everything folded."""
-    return prepare_for_inference(formula_weights(UNet(config), "unet:"))
+    with torch.device("meta"):
+        unet = UNet(config)
+    return prepare_for_inference(formula_weights(unet, "unet:"))
