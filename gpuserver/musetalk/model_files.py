@@ -73,9 +73,14 @@ class Need:
     required: bool = True
 
     def found(self, base: Path) -> Path | None:
-        """The file to load: a converted one, else the first choice that is there."""
-        names = [*(file.converted for file in self.choices), *(file.path for file in self.choices)]
-        return next((path for name in names if (path := models_folder(base) / name).is_file()), None)
+        """The file to load: a converted one whose original is not newer, else the first choice that is there."""
+        folder = models_folder(base)
+        converted = (folder / file.converted for file in self.choices if _is_fresh(folder / file.converted, folder / file.path))
+        return next((path for path in (*converted, *(folder / file.path for file in self.choices)) if path.is_file()), None)
+
+
+def _is_fresh(converted: Path, original: Path) -> bool:
+    return converted.is_file() and not (original.is_file() and original.stat().st_mtime_ns > converted.stat().st_mtime_ns)
 
 
 _MUSETALK = ("TMElyralab/MuseTalk", "3ef28bc5cff08c90ad8178a25f1b570cd800170f")

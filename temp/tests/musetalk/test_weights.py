@@ -91,6 +91,14 @@ def test_a_converted_file_is_preferred(tmp_path: Path) -> None:
     assert same(load_tiny_unet(tmp_path), converted.float())
 
 
+def test_a_converted_file_of_an_original_that_was_replaced_is_passed_over(tmp_path: Path) -> None:
+    converted = write(tmp_path, "musetalkV15/unet.fp16.safetensors", deepcopy(tiny_unet(seed=2)).half().state_dict())
+    original = write(tmp_path, UNET_V15, tiny_unet(seed=1).state_dict())
+    os.utime(converted, (1_700_000_000, 1_700_000_000))
+    os.utime(original, (1_700_000_001, 1_700_000_001))
+    assert same(load_tiny_unet(tmp_path), tiny_unet(seed=1))
+
+
 def test_a_converted_whisper_has_the_encoder_s_own_names(tmp_path: Path) -> None:
     whisper = deepcopy(tiny_whisper()).half()
     write(tmp_path, "whisper/model.fp16.safetensors", whisper.state_dict())
