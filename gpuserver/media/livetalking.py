@@ -71,7 +71,8 @@ def add_livetalking_routes(app: web.Application, parts: LiveTalkingParts) -> Non
     routes = LiveTalkingRoutes(parts)
     for name in ("offer", "human", "humanaudio", "interrupt_talk", "is_speaking", "record", "set_audiotype"):
         app.router.add_post(f"/{name}", getattr(routes, name))
-    app.router.add_get(r"/record/{sessionid:\d{1,16}}{suffix:(\.mp4)?}", routes.film)
+    for suffix in ("", ".mp4"):
+        app.router.add_get(r"/record/{sessionid:\d{1,16}}" + suffix, routes.film)
 
 
 def in_their_words(handle: Routed) -> Routed:
