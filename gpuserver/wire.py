@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -26,8 +26,12 @@ def _int_to_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-AvatarId = Annotated[str, AfterValidator(check_avatar_id)]
-Reference = Annotated[str, BeforeValidator(_int_to_text), Field(min_length=1, max_length=200)]  # tutor_id, student_id: int or text
+_TEXT_OR_NUMBER = {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200}, {"type": "integer"}]}
+
+AvatarId = Annotated[str, AfterValidator(check_avatar_id), WithJsonSchema({"type": "string", "pattern": f"^{AVATAR_ID.pattern}$"})]
+Reference = Annotated[  # tutor_id, student_id: int or text
+    str, BeforeValidator(_int_to_text), Field(min_length=1, max_length=200), WithJsonSchema(_TEXT_OR_NUMBER)
+]
 ShortText = Annotated[str, Field(max_length=200)]
 SpokenText = Annotated[str, Field(max_length=100_000)]
 

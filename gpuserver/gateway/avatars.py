@@ -15,13 +15,12 @@ from gpuserver.gateway.lipsync_service import LipSyncService
 from gpuserver.gateway.passing_on import pass_on
 from gpuserver.gateway.service_states import state_of
 from gpuserver.gateway.text_form import read_text_form
-from gpuserver.gateway.wire import AvatarHealth, AvatarList, AvatarMade, Done, ListedAvatar
+from gpuserver.gateway.wire import AvatarHealth, AvatarMade, AvatarsByName, Done, ListedAvatar
 from gpuserver.web.body import query_flag
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import key_in_query, needs_key, public
 from gpuserver.web.rate_limit import uncounted
-from gpuserver.wire import AvatarCreated, AvatarInfo, check_avatar_id
-from gpuserver.wire import AvatarList as ServiceAvatarList
+from gpuserver.wire import AvatarCreated, AvatarInfo, AvatarList, check_avatar_id
 
 SPEECH_URL = "http://localhost:8604"  # where TTS_SERVICE_URL is not set
 
@@ -49,8 +48,8 @@ class AvatarRoutes:
         answer = await self._service.ask("GET", "/v1/avatars", query={"detail": "true"})
         if not answer.ok:
             return answer.refusal()
-        infos = ServiceAvatarList.model_validate_json(answer.body).avatars
-        return json_answer(AvatarList({info.avatar_id: _listed(info) for info in infos if isinstance(info, AvatarInfo)}))
+        infos = AvatarList.model_validate_json(answer.body).avatars
+        return json_answer(AvatarsByName({info.avatar_id: _listed(info) for info in infos if isinstance(info, AvatarInfo)}))
 
     @needs_key
     async def create(self, request: web.Request) -> web.Response:

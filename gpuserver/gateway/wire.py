@@ -80,7 +80,7 @@ class ListedAvatar(Strict):
     image_path: str
 
 
-class AvatarList(RootModel[dict[str, ListedAvatar]]):
+class AvatarsByName(RootModel[dict[str, ListedAvatar]]):
     """200 of GET /api/avatar/list, by the avatars' names."""
 
 

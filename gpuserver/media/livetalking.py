@@ -18,7 +18,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gpuserver.errors import AvatarNotFound, GpuserverError, InvalidInput, TooLarge
 from gpuserver.media.audio_upload import TITLE, AudioUploads
-from gpuserver.media.livetalking_bodies import (
+from gpuserver.media.recorder import Recorder
+from gpuserver.media.session_numbers import SessionNumbers
+from gpuserver.media.watched_sessions import WatchedSessions
+from gpuserver.player_wire import (
     Human,
     LiveTalkingAnswer,
     LiveTalkingOffer,
@@ -28,9 +31,6 @@ from gpuserver.media.livetalking_bodies import (
     SessionNumber,
     SetAudiotype,
 )
-from gpuserver.media.recorder import Recorder
-from gpuserver.media.session_numbers import SessionNumbers
-from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import key_in_query
 from gpuserver.web.problem import invalid_input

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 
 from gpuserver.errors import SessionNotFound
-from gpuserver.media.livetalking_bodies import LAST_NUMBER
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.player_wire import LAST_NUMBER
 
 
 class SessionNumbers:

@@ -20,27 +20,15 @@ from gpuserver.media.sdp_fragment import read_fragment
 from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.player_wire import Accepted, Spoken
 from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
 from gpuserver.web.keys import key_in_query, takes_engine_token
 from gpuserver.web.webrtc_config import webrtc_config
-from gpuserver.wire import CreateSession, IceServer, Offer, SpokenText, Strict
+from gpuserver.wire import CreateSession, IceServer, Offer
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
 CLIENT = "whep"  # tutor_id and student_id of its sessions
-
-
-class Spoken(Strict):
-    """POST …/say and …/ask. queue: append instead of replacing what is being said."""
-
-    text: SpokenText
-    queue: bool = False
-
-
-class Accepted(Strict):
-    """The answer to both. turn: the number of what will be said."""
-
-    turn: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "gpuserver"
 
 # What each part may import of the package, besides itself. A part is a folder or a module of gpuserver.
 BASE = {"config", "errors", "__init__"}
-NOUNS = {"domain", "wire", "messages", "interpreter", *BASE}
+NOUNS = {"domain", "wire", "messages", "player_wire", "interpreter", *BASE}
 ALLOWED = {
     "__init__": set[str](),
     "config": set[str](),
@@ -22,6 +22,7 @@ ALLOWED = {
     "domain": BASE,
     "wire": BASE,
     "messages": {"wire", *BASE},
+    "player_wire": {"wire", *BASE},
     "interpreter": set[str](),
     "systemd": set[str](),
     "musetalk": NOUNS,

@@ -1,12 +1,15 @@
-"""The bodies of LiveTalking's HTTP API, as its web clients send them: unknown fields are ignored, a sessionid is a number or its digits."""
+"""What LiveTalking's web clients and WHEP players say to the media server, directly or through the gateway.
+
+LiveTalking's bodies may have unknown fields, which are ignored; a sessionid is a number or its digits.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from gpuserver.wire import AvatarId, ShortText, SpokenText, Tolerant
+from gpuserver.wire import AvatarId, ShortText, SpokenText, Strict, Tolerant
 
 LAST_NUMBER = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
 
@@ -19,7 +22,12 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
-SessionNumber = Annotated[int, BeforeValidator(_from_digits), Field(ge=0, le=LAST_NUMBER)]
+SessionNumber = Annotated[
+    int,
+    BeforeValidator(_from_digits),
+    Field(ge=0, le=LAST_NUMBER),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": LAST_NUMBER}, {"type": "string", "pattern": "^[0-9]{1,15}$"}]}),
+]
 
 
 class LiveTalkingOffer(Tolerant):
@@ -72,3 +80,19 @@ class Outcome(Tolerant):
     code: int = 0
     msg: str = "ok"
     data: object = None
+
+
+# ---------------------------------------------------------------- WHEP
+
+
+class Spoken(Strict):
+    """POST /whep/sessions/{session_id}/say and …/ask. queue: append instead of replacing what is being said."""
+
+    text: SpokenText
+    queue: bool = False
+
+
+class Accepted(Strict):
+    """The answer to both. turn: the number of what will be said."""
+
+    turn: int
