@@ -19,6 +19,7 @@ from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
+from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.serving import serve
 from gpuserver.web.static_routes import add_static_routes
@@ -28,6 +29,7 @@ def create_app(settings: Settings, manager: AvatarManager) -> web.Application:
     """The application. Nothing is started before it runs, the manager neither."""
     app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
+    add_metrics(app)
     media = MediaClient(settings)
 
     async def run_manager(_app: web.Application) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ from gpuserver.gateway.routes import add_gateway_routes
 from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
+from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.serving import serve
 
@@ -22,6 +23,7 @@ def create_app(settings: Settings) -> web.Application:
     settings = at_gateways_address(settings)
     app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
+    add_metrics(app)
     model = ChatModel(settings)
 
     async def warm_up(_app: web.Application) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ from gpuserver.web.interim import while_client_waits
 from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
 from gpuserver.web.jobs import Jobs
 from gpuserver.web.keys import key_in_query, needs_key
+from gpuserver.web.metrics import watch_queue
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.rate_limit import uncounted
 from gpuserver.web.uploads import Form, receive_form
@@ -63,6 +64,8 @@ def add_avatar_routes(app: web.Application, manager: AvatarManager, users: Avata
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(end_jobs)
+    watch_queue(app, "preparations", lambda: preparations.unfinished)
+    watch_queue(app, "films", lambda: films.unfinished)
     add_job_routes(app, jobs)
     routes = AvatarRoutes(manager, users, jobs, preparations, films, max_upload_bytes=max_upload_mb * 1024**2)
     app.router.add_post("/v1/avatars", routes.create)

@@ -29,6 +29,11 @@ class BoundedPool(ThreadPoolExecutor):
         self._unfinished = 0
         self._counting = threading.Lock()
 
+    @property
+    def unfinished(self) -> int:
+        """How much runs or waits."""
+        return self._unfinished
+
     def check_room(self) -> None:
         """Raises TooManyJobs."""
         if self._unfinished >= self._most:

@@ -15,8 +15,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gpuserver.config import Settings
-from gpuserver.errors import KeyRequired
+from gpuserver.errors import Forbidden, KeyRequired
 from gpuserver.web.auth import INTERNAL_HEADER, check_keys, require_internal, same_secret
+from gpuserver.web.origin import is_local
 
 KEY_HEADER = "X-API-Key"
 KEY_PARAMETER = "api_key"
@@ -30,12 +31,13 @@ H = TypeVar("H", bound=Callable[..., object])
 
 
 class Access(Enum):
-    """What a route asks for. KEY and KEY_IN_QUERY ask for nothing where API_KEYS is empty."""
+    """What a route asks for. Where API_KEYS is empty, KEY and KEY_IN_QUERY ask for nothing, and LOCAL_OR_KEY admits this machine alone."""
 
     PUBLIC = auto()
     KEY = auto()  # an API key in a header
     KEY_IN_QUERY = auto()  # an API key in a header or as ?api_key=
     ENGINE_TOKEN = auto()  # the session's engine_token, which the handler itself checks
+    LOCAL_OR_KEY = auto()  # an API key in a header, or a call from this machine that no proxy has passed on
     INTERNAL = auto()  # the internal secret
 
 
@@ -51,6 +53,7 @@ public = _stating(Access.PUBLIC)
 needs_key = _stating(Access.KEY)
 key_in_query = _stating(Access.KEY_IN_QUERY)  # for what browsers fetch without headers: pictures, films, event streams
 takes_engine_token = _stating(Access.ENGINE_TOKEN)
+local_or_key = _stating(Access.LOCAL_OR_KEY)  # for what tells of the machine: nobody else sees it, with or without API_KEYS
 internal = _stating(Access.INTERNAL)
 
 
@@ -101,12 +104,16 @@ def keys_middleware(settings: Settings, secret: str | None) -> Middleware:
 
 
 def _admit(request: web.Request, keys: ApiKeys, secret: str | None) -> str:
-    """Who calls, for CALLER. Raises KeyRequired, Unauthorized."""
+    """Who calls, for CALLER. Raises Forbidden, KeyRequired, Unauthorized."""
     access = stated_access(request.match_info.handler) or Access.KEY
     if secret is not None and same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
         return INTERNAL_CALLER
     if access is Access.INTERNAL:
         require_internal(request, secret)
+    if access is Access.LOCAL_OR_KEY and is_local(request):
+        return ANYBODY
+    if access is Access.LOCAL_OR_KEY and not keys:
+        raise Forbidden("Only this machine may call this address.", advice="Set API_KEYS and send one of them to call it from elsewhere.")
     if not keys or access in {Access.PUBLIC, Access.ENGINE_TOKEN}:
         return ANYBODY
     number = keys.find(request, in_query=access is Access.KEY_IN_QUERY)

@@ -16,6 +16,7 @@ from gpuserver.web.cors import is_listed
 
 HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+FORWARDING = frozenset({"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -86,6 +87,12 @@ def _check_origin(request: web.Request, settings: Settings) -> None:
         own |= LOOPBACK_HOSTS  # a page that another server of this machine's user serves
     if host is None or host not in own:
         raise ForeignOrigin("The Origin header names another site.")
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether a program on this machine calls, and not a proxy on it for somebody else."""
+    peer = _peer(request)
+    return peer is not None and peer.is_loopback and not FORWARDING & request.headers.keys()
 
 
 def client_network(request: web.Request, settings: Settings) -> str:

@@ -27,6 +27,8 @@ KINDS: dict[int, type[GpuserverError]] = {
     kind.status: kind for kind in (NotFound, MethodNotAllowed, TooSlow, TooLarge, UnsupportedMediaType, ExpectationFailed, UpgradeRequired)
 }
 
+PROBLEM = web.ResponseKey("problem", str)  # the slug of the answer's problem type, for the metrics
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,7 +54,9 @@ def problem_response(error: GpuserverError) -> web.Response:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
-    return web.json_response(error.problem(), status=error.status, content_type=CONTENT_TYPE, headers=headers)
+    response = web.json_response(error.problem(), status=error.status, content_type=CONTENT_TYPE, headers=headers)
+    response[PROBLEM] = error.slug
+    return response
 
 
 def problem_of(error: web.HTTPException, request: web.BaseRequest) -> web.Response:

@@ -24,7 +24,9 @@ def _clone(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("target", ["run", "test", "check", "bench", "soak", "screenshots", "install-service", "uninstall-service", "clean"])
+@pytest.mark.parametrize(
+    "target", ["run", "test", "check", "bench", "soak", "screenshots", "install-service", "uninstall-service", "clean"]
+)
 def test_help_names_every_command_and_make_knows_it(target: str) -> None:
     assert f"make {target} " in _make().stdout
     assert _make("-n", target).returncode == 0

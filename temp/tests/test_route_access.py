@@ -9,7 +9,7 @@ from conftest import MakeSettings
 from gpuserver.web.keys import Access, stated_access
 
 # Open to whoever finds them. A route joins these lists on purpose or not at all.
-PUBLIC = {"/", "/static/{path}", "/health", "/docs", "/docs/{path}", "/openapi.json", "/api/chat/health", "/api/avatar/health", "/metrics"}
+PUBLIC = {"/", "/static/{path}", "/health", "/docs", "/docs/{path}", "/openapi.json", "/api/chat/health", "/api/avatar/health"}
 FOR_ENGINE_TOKENS = {
     "/v1/sessions/{session_id}/offer",
     "/v1/sessions/{session_id}/ice",
@@ -43,5 +43,6 @@ def test_every_route_states_its_access_and_no_other_is_open(make_settings: MakeS
     found = {access: {path for _, path, handler in routes if stated_access(handler) is access} for access in Access}
     assert found[Access.PUBLIC] <= PUBLIC
     assert found[Access.ENGINE_TOKEN] <= FOR_ENGINE_TOKENS
+    assert found[Access.LOCAL_OR_KEY] == {"/metrics"}
     assert found[Access.INTERNAL] <= {"/v1/sessions", "/v1/sessions/{session_id}"}
     assert not [path for path in found[Access.KEY] | found[Access.KEY_IN_QUERY] if path in PUBLIC | FOR_ENGINE_TOKENS]

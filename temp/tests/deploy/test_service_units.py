@@ -115,7 +115,7 @@ def test_every_setting_in_the_env_file_exists() -> None:
 def test_the_filter_refuses_what_it_is_there_for(name: str) -> None:
     """It is loaded for real, so that the test below means something."""
     assert not allowed_calls(FOLDER / name) & {"ptrace", "mount", "bpf", "init_module", "reboot", "chroot", "setuid"}
-    command = [sys.executable, SYSTEM_CALLS, FOLDER / name, "chroot", "/", "true"]
+    command: list[str | Path] = [sys.executable, SYSTEM_CALLS, FOLDER / name, "chroot", "/", "true"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "Operation not permitted" in refused.stderr
@@ -128,7 +128,7 @@ def test_the_product_works_inside_the_filters(tmp_path: Path) -> None:
         ("gpuserver-management.service", ["avatars", "create", "demo", "--demo"]),
         ("gpuserver-media.service", ["render", "--text", "Good morning.", "out.mp4"]),
     ):
-        confined = [sys.executable, SYSTEM_CALLS, FOLDER / name, sys.executable, "-m", "gpuserver", *command]
+        confined: list[str | Path] = [sys.executable, SYSTEM_CALLS, FOLDER / name, sys.executable, "-m", "gpuserver", *command]
         done = subprocess.run(confined, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.mp4").stat().st_size > 10_000
