@@ -107,7 +107,8 @@ class Delivery:
         elif failure is None:
             failure = VoiceFailed("The voice gave no sound.")
         if failure is not None:
-            log.warning("sentence_not_spoken", turn=self._report.number, problem=failure.slug, voice=self._report.voice)
+            log.warning("sentence_not_spoken", problem=failure.slug, voice=self._report.voice)
+            self._report.problems.append(failure.slug)
             self._report.notice("unspoken", f"This could not be spoken: {sentence} ({failure.detail})")
 
     def _note(self, speech: Speech) -> None:
@@ -158,7 +159,7 @@ class Delivery:
         if error := crop.exception():
             self.render_failures += 1
             if self.render_failures == 1:
-                log.error("mouth_not_drawn", turn=self._report.number, exc_info=error)
+                log.error("mouth_not_drawn", exc_info=error)
                 self._report.notice("still_mouth", "The lips could not be drawn; the sound goes on.")
             return None
         self._report.mark("first_mouth_frame")

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 from gpuserver.domain import Trace
 from gpuserver.errors import GpuserverError
 from gpuserver.messages import ErrorEvent, Notice, ServerMessage, SpeechStarted, TextComplete, TextStream, TraceEvent
+
+
+class Outcome(StrEnum):
+    """How a Turn ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"  # something of the answer is missing; what there was of it was said
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A Turn that is over, without a word of what was said.
+
+    aloud: spoken, not text only. marks: stage -> milliseconds since it was asked, as domain.Trace. silent_after: milliseconds from the
+    interruption to the last audible sample. problems: the slugs of all errors on the way.
+    """
+
+    outcome: Outcome
+    aloud: bool
+    marks: Mapping[str, float]
+    silent_after: float | None
+    problems: tuple[str, ...]
 
 
 class Report:
@@ -18,6 +43,7 @@ class Report:
         self.trace = Trace(number, asked_at)
         self.model: str | None = None  # who thinks
         self.voice: str | None = None  # who speaks
+        self.problems: list[str] = []  # slugs of what went wrong
         self.publish = publish
 
     def mark(self, stage: str) -> None:
@@ -36,6 +62,7 @@ class Report:
             self.publish(Notice(turn=self.number, code=code, text=text))
 
     def error(self, error: GpuserverError) -> None:
+        self.problems.append(error.slug)
         self.publish(ErrorEvent(turn=self.number, error=error.problem()))
 
     def speech_started(self, at: float) -> None:

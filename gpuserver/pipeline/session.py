@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from gpuserver.domain import Avatar, Generation, Message, Stage, Voice
 from gpuserver.errors import GpuserverError, InvalidInput, SessionNotFound, TooManyWaiting
@@ -176,6 +177,11 @@ class Session:
         """Whether an answer is being thought of or said."""
         return self._turn is not None or bool(self._waiting)
 
+    @property
+    def lines_waiting(self) -> int:
+        """Questions whose answer has not begun."""
+        return len(self._waiting)
+
     def info(self) -> SessionInfo:
         return SessionInfo(
             session_id=self.session_id,
@@ -235,6 +241,7 @@ class Session:
 
     async def _direct(self) -> None:
         """Runs the Turns, one after the other: a new one begins when the old one is silent and remembered."""
+        bind_contextvars(session_id=self.session_id)  # in every log line of this task and of those that it starts
         while True:
             while not self._waiting:
                 if self._closed:
@@ -243,7 +250,9 @@ class Session:
                 await self._change.wait()
             await self._wait_for_viewer()
             if self._waiting:  # else it was taken back meanwhile
-                await self._perform(self._waiting.popleft())
+                line = self._waiting.popleft()
+                with bound_contextvars(turn=line.generation.number):
+                    await self._perform(line)
 
     async def _perform(self, line: Line) -> None:
         try:
@@ -252,7 +261,7 @@ class Session:
             await self._turn.run()
             self._remember(line, self._turn.remembered)
         except Exception:  # the session outlives a broken Turn
-            log.exception("turn_failed", session_id=self.session_id, turn=line.generation.number)
+            log.exception("turn_failed")
             self.publish(ErrorEvent(turn=line.generation.number, error=GpuserverError("The answer broke off.").problem()))
         finally:
             self._turn = None
@@ -265,7 +274,7 @@ class Session:
                     self._change.clear()
                     await self._change.wait()
         except TimeoutError:
-            log.info("viewer_did_not_come", session_id=self.session_id, seconds=ARRIVAL_SECONDS)
+            log.info("viewer_did_not_come", seconds=ARRIVAL_SECONDS)
 
     def _remember(self, line: Line, answer: str) -> None:
         """A question is remembered with its answer or not at all: one that was taken back is not to be answered later."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -66,6 +67,8 @@ class SessionRegistry:
         self._being_made = 0
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.created = 0  # since the process began …
+        self.ended: Counter[str] = Counter()  # … by reason
         studio.standing.listen(self._tell_standing)
 
     async def create(self, request: CreateSession) -> Session:
@@ -85,6 +88,7 @@ class SessionRegistry:
         finally:
             self._being_made -= 1
             self._note_sessions()
+        self.created += 1
         log.info("session_created", session_id=session.session_id, avatar_id=session.avatar_id)
         return session
 
@@ -112,6 +116,7 @@ class SessionRegistry:
         """End a session. Raises SessionNotFound."""
         session = self.get(session_id)
         del self._sessions[session_id]
+        self.ended[reason] += 1
         self._note_sessions()
         await session.aclose(reason)
         log.info("session_ended", session_id=session_id, reason=reason)

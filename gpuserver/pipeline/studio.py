@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gpuserver.domain import FaceCrop, Hearing, LanguageModel, MouthJob, Voice
+from gpuserver.pipeline.report import TurnRecord
 from gpuserver.pipeline.standing import StandingNotices
 
 
@@ -18,12 +20,17 @@ class MouthPainter(Protocol):
         ...
 
 
+def unheeded(_record: TurnRecord) -> None:
+    """Nobody wants to know how Turns end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The parts are started and closed by whoever puts the studio together."""
+    """The parts are started and closed by whoever puts the studio together. on_turn: told of every Turn that is over."""
 
     language_model: LanguageModel
     voice: Voice
     engine: Hearing
     renderer: MouthPainter
     standing: StandingNotices = field(default_factory=StandingNotices)
+    on_turn: Callable[[TurnRecord], None] = unheeded

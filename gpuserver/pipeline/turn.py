@@ -12,7 +12,7 @@ from gpuserver.domain import Generation, Message, Played, Voice
 from gpuserver.errors import GpuserverError
 from gpuserver.messages import Interrupted, ServerMessage, SpeechEnded
 from gpuserver.pipeline.delivery import Delivery, Scene
-from gpuserver.pipeline.report import Report, now
+from gpuserver.pipeline.report import Outcome, Report, TurnRecord, now
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.thought import Recital, Thought
 from gpuserver.pipeline.utterance import cut_at_word
@@ -59,6 +59,7 @@ class Turn:
             Recital(line.text, self._report) if line.verbatim else Thought(messages, model, kb_id, studio.language_model, self._report)
         )
         self._delivery = None if scene is None else Delivery(scene, studio, line.generation, self._report, voice=voice, rate=rate)
+        self._on_turn = studio.on_turn
         self._interrupted_at: float | None = None
         self._stages: list[asyncio.Task[None]] = []
 
@@ -71,7 +72,7 @@ class Turn:
             except* GpuserverError as failures:
                 self._break_down(failures.exceptions[0])
             except* Exception as failures:  # the session outlives a broken Turn
-                log.exception("turn_failed", turn=self._report.number)
+                log.exception("turn_failed")
                 self._break_down(failures.exceptions[0])
             self.played = await self._wait_until_played()
         finally:
@@ -133,13 +134,29 @@ class Turn:
 
     def _conclude(self, played: Played) -> None:
         number = self._report.number
+        silent_after = self._silent_after(played)
         if "first_packet" in self._report.trace.marks:
             self._report.publish(SpeechEnded(turn=number, heard=played.heard, text=self.heard_text))
-        if self._interrupted_at is not None:
-            silent_at = max(played.last_audible_at or 0.0, self._interrupted_at)
+        if self._interrupted_at is not None and silent_after is not None:
             self._report.trace.mark("interrupted", self._interrupted_at)
-            self._report.publish(Interrupted(turn=number, ms=round((silent_at - self._interrupted_at) * 1000, 1)))
+            self._report.publish(Interrupted(turn=number, ms=silent_after))
         self._report.close()
+        marks, problems = self._report.trace.marks, tuple(self._report.problems)
+        log.info("turn_ended", outcome=self._outcome, aloud=self.is_aloud, ms=marks, silent_after=silent_after, problems=problems)
+        self._on_turn(TurnRecord(self._outcome, self.is_aloud, marks, silent_after, problems))
+
+    def _silent_after(self, played: Played) -> float | None:
+        """Milliseconds from the interruption to silence; None if there was none."""
+        if self._interrupted_at is None:
+            return None
+        silent_at = max(played.last_audible_at or 0.0, self._interrupted_at)
+        return round((silent_at - self._interrupted_at) * 1000, 1)
+
+    @property
+    def _outcome(self) -> Outcome:
+        if self._interrupted_at is not None:
+            return Outcome.INTERRUPTED
+        return Outcome.FAILED if self._report.problems else Outcome.COMPLETED
 
 
 async def _discard(sentences: AsyncIterable[str]) -> None:
