@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+MAX_PORT = 65_535
+Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
 WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[\w./~\-]*)?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -25,10 +26,6 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 PLANNED = (
     "media_workers",
     "ffmpeg_path",
-    "webrtc_public_ip",
-    "webrtc_udp_port",
-    "webrtc_port_min",
-    "webrtc_port_max",
 )
 
 
@@ -90,7 +87,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     internal_secret: SecretStr | None = None
 
-    webrtc_public_ip: str | None = None
+    webrtc_public_ip: Annotated[tuple[str, ...], NoDecode] = ()
     webrtc_udp_port: Port | None = None
     webrtc_port_min: Port | None = None
     webrtc_port_max: Port | None = None
@@ -111,7 +108,7 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("api_keys", "cors_origins", "trusted_proxies", mode="before")
+    @field_validator("api_keys", "cors_origins", "trusted_proxies", "webrtc_public_ip", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -134,6 +131,25 @@ class Settings(BaseSettings):
         for proxy in value:
             ipaddress.ip_network(proxy, strict=False)
         return value
+
+    @field_validator("webrtc_public_ip")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ipaddress.ip_address(address)) for address in value)
+        except ValueError as error:
+            raise ValueError("must be an IP address such as 203.0.113.7, or several separated by commas") from error
+
+    @model_validator(mode="after")
+    def _webrtc_ports_agree(self) -> Settings:
+        first, last = self.webrtc_port_min, self.webrtc_port_max
+        if (first is None) != (last is None):
+            raise ValueError("WEBRTC_PORT_MIN and WEBRTC_PORT_MAX belong together; only one of them is set")
+        if first is not None and last is not None and first > last:
+            raise ValueError("WEBRTC_PORT_MIN must not be greater than WEBRTC_PORT_MAX")
+        if self.webrtc_udp_port is not None and self.webrtc_udp_port + self.media_workers - 1 > MAX_PORT:
+            raise ValueError("WEBRTC_UDP_PORT is too high for MEDIA_WORKERS: each worker has the next port")
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:

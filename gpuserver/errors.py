@@ -43,6 +43,7 @@ GpuserverError
 │       └── VoiceUnreachable     the service that speaks does not answer
 ├── Unavailable (503)            the media server is down
 ├── TooManyConnections (503)     the server holds as many as it can
+├── NoFreePort (503)             every port of WEBRTC_PORT_MIN to WEBRTC_PORT_MAX is in use
 ├── NoLanguageModel (503)        nothing that could answer a question is reachable
 ├── DiskFull (507)
 │   └── AvatarRoomFull           AVATAR_MAX_DISK_GB is used up
@@ -324,6 +325,11 @@ class NoLanguageModel(GpuserverError):
 class TooManyConnections(GpuserverError):
     status, slug, title = 503, "too-many-connections", "The server holds as many connections as it can"
     default_advice = "Close connections that are not needed and try again in a few seconds."
+
+
+class NoFreePort(GpuserverError):
+    status, slug, title = 503, "no-free-port", "No port is free for another WebRTC connection"
+    default_advice = "Widen WEBRTC_PORT_MIN to WEBRTC_PORT_MAX, or set WEBRTC_UDP_PORT, which all sessions share."
 
 
 class DiskFull(GpuserverError):

@@ -40,7 +40,7 @@ def add_health_route(
             "language_model": language_model.status(),
             "engine": mouths.status(),
             "renderer": mouths.renderer_status(),
-            "peers": {"count": len(peers)},
+            "peers": peers.status(),
         }
         if interpreter.shortfall is not None:
             components["python"] = {"fallback": interpreter.shortfall}

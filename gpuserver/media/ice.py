@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
-from aiortc import RTCConfiguration, RTCIceCandidate, RTCIceServer
-from aiortc.rtcconfiguration import RTCIceTransportPolicy
+from aioice import TransportPolicy
+from aiortc import RTCIceCandidate
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_from_sdp
 
 from gpuserver.config import Settings
 from gpuserver.errors import CannotStart, InvalidInput
+from gpuserver.media.ice_connection import COMPONENT, IceNetwork
+from gpuserver.media.ports import make_ports
+from gpuserver.media.turn_relay import TurnRelay, TurnServer
 from gpuserver.wire import IceCandidate
 
-RTP_COMPONENT = 1  # RTCP shares it (rtcp-mux), so component 2 carries nothing
 MAX_PRIORITY = 2**32 - 1
 
 
-def rtc_configuration(settings: Settings) -> RTCConfiguration:
-    """What our side of a connection uses. Never None for iceServers: aiortc would then ask a public STUN server.
+def ice_network(settings: Settings, worker: int = 0) -> IceNetwork:
+    """What our side of all connections uses, its ports not bound yet. worker: which of MEDIA_WORKERS this process is.
 
     Raises CannotStart where a setting is not a STUN or TURN address.
     """
-    servers = []
-    if settings.webrtc_stun_server:
-        servers.append(RTCIceServer(urls=_uri("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server)))
-    turn = settings.webrtc_turn_server_local or settings.webrtc_turn_server
-    if turn:
-        name = "WEBRTC_TURN_SERVER_LOCAL" if settings.webrtc_turn_server_local else "WEBRTC_TURN_SERVER"
-        servers.append(RTCIceServer(urls=_uri(name, "turn", turn), username=settings.webrtc_turn_username, credential=_password(settings)))
-    return RTCConfiguration(iceServers=servers, iceTransportPolicy=RTCIceTransportPolicy(settings.webrtc_ice_policy))
+    stun = _server("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server) if settings.webrtc_stun_server else None
+    return IceNetwork(
+        make_ports(settings, worker),
+        policy=TransportPolicy.RELAY if settings.webrtc_ice_policy == "relay" else TransportPolicy.ALL,
+        public_addresses=settings.webrtc_public_ip,
+        stun_server=None if stun is None else (stun["host"], stun["port"]),
+        relay=_relay(settings),
+    )
 
 
 def remote_candidate(candidate: IceCandidate) -> RTCIceCandidate | None:
@@ -47,7 +50,7 @@ def remote_candidate(candidate: IceCandidate) -> RTCIceCandidate | None:
         raise InvalidInput(f"This is not an ICE candidate: {candidate.candidate[:100]!r}.") from error
     if not (0 < parsed.port < 65536 and 0 <= parsed.priority <= MAX_PRIORITY):
         raise InvalidInput(f"The port or the priority of this ICE candidate is out of range: {candidate.candidate[:100]!r}.")
-    if parsed.protocol.lower() != "udp" or parsed.component != RTP_COMPONENT or parsed.ip.endswith(".local"):
+    if parsed.protocol.lower() != "udp" or parsed.component != COMPONENT or parsed.ip.endswith(".local"):
         return None
     if not _is_unicast(parsed.ip):
         return None
@@ -65,15 +68,27 @@ def _is_unicast(address: str) -> bool:
     return not (parsed.is_unspecified or parsed.is_multicast)
 
 
-def _password(settings: Settings) -> str | None:
-    return settings.webrtc_turn_password.get_secret_value() if settings.webrtc_turn_password else None
+def _relay(settings: Settings) -> TurnRelay | None:
+    name = "WEBRTC_TURN_SERVER_LOCAL" if settings.webrtc_turn_server_local else "WEBRTC_TURN_SERVER"
+    address = settings.webrtc_turn_server_local or settings.webrtc_turn_server
+    if address is None:
+        return None
+    server = _server(name, "turn", address)
+    password = settings.webrtc_turn_password.get_secret_value() if settings.webrtc_turn_password else None
+    secure = server["scheme"] == "turns"
+    if server["transport"] not in (("tcp",) if secure else ("udp", "tcp")):
+        raise CannotStart(
+            f"{name} names a transport that cannot be used: {server['transport']!r}.", advice="Use udp or tcp; turns is always tcp."
+        )
+    return TurnRelay(
+        TurnServer(server["host"], server["port"], settings.webrtc_turn_username, password, ssl=secure, transport=server["transport"])
+    )
 
 
-def _uri(setting: str, scheme: str, value: str) -> str:
-    """`value` with its scheme: host:port alone is accepted."""
+def _server(setting: str, scheme: str, value: str) -> dict[str, Any]:
+    """`value` taken apart; host:port without a scheme is accepted."""
     uri = value if value.startswith((f"{scheme}:", f"{scheme}s:")) else f"{scheme}:{value}"
     try:
-        parse_stun_turn_uri(uri)
+        return parse_stun_turn_uri(uri)
     except ValueError as error:
         raise CannotStart(f"{setting} must look like {scheme}:host:port, not {value!r}.") from error
-    return uri

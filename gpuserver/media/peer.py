@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpCodecCapability, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCRtpCodecCapability, RTCRtpSender, RTCSessionDescription
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
 from gpuserver.domain import SAMPLE_RATE
@@ -15,14 +15,15 @@ from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.clock import Clock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
+from gpuserver.media.ice_connection import IceNetwork
+from gpuserver.media.peer_connection import PeerConnection
 from gpuserver.media.picture_encoders import CODECS
 from gpuserver.media.sdp import ReadOffer, answer_candidates
 from gpuserver.media.sending import Sending, negotiated_codec, unix_time_of
 from gpuserver.media.tracks import PICTURE_CLOCK, PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
 
-NEGOTIATION_SECONDS = 1.5  # aiortc needs 20 ms; with a STUN or TURN server, aioice's 5 s per server come on top
-GATHERING_SECONDS = 5.5
+NEGOTIATION_SECONDS = 1.5  # aiortc needs 20 ms; what silent STUN and TURN servers cost comes on top
 CONNECT_SECONDS = 30.0  # from the answer to the first connection; aioice itself would wait for ever
 CLOSE_SECONDS = 1.0
 ENDED = frozenset({"failed", "closed"})
@@ -56,14 +57,14 @@ class Peer:
         self,
         playout: Ticking,
         clock: Clock,
-        configuration: RTCConfiguration,
+        network: IceNetwork,
         encoding: Encoding,
         *,
         on_connected: Callable[[Peer], None],
         on_ended: Callable[[Peer], None],
     ):
-        self._connection = RTCPeerConnection(configuration)
-        self._limit = NEGOTIATION_SECONDS + (GATHERING_SECONDS if configuration.iceServers else 0.0)
+        self._connection = PeerConnection(network)
+        self._limit = NEGOTIATION_SECONDS + network.gathering_seconds
         self._on_connected = on_connected
         self._on_ended = on_ended
         self.was_connected = False

@@ -10,15 +10,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Protocol
 
 import structlog
-from aiortc import RTCConfiguration
 
 from gpuserver.errors import SessionNotFound
 from gpuserver.media.clock import Clock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
+from gpuserver.media.ice_connection import IceNetwork
 from gpuserver.media.peer import Peer
 from gpuserver.media.sdp import MAX_CANDIDATES, read_offer
 from gpuserver.media.tracks import Ticking
@@ -65,14 +66,25 @@ class _Line:
 
 
 class Peers:
-    """The peers of all sessions."""
+    """The peers of all sessions. `async with` it: raises CannotStart if the network's ports cannot be bound."""
 
-    def __init__(self, configuration: RTCConfiguration, clock: Clock, encoding: Encoding):
-        self._configuration = configuration
+    def __init__(self, network: IceNetwork, clock: Clock, encoding: Encoding):
+        self._network = network
         self._clock = clock
         self._encoding = encoding
         self._lines: dict[str, _Line] = {}
         self._watches: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Peers:
+        self._network.ports.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def status(self) -> dict[str, object]:
+        """For /health: how many sessions have a peer, and the network that they use."""
+        return {"count": len(self), "network": self._network.status()}
 
     def __len__(self) -> int:
         """How many sessions have a peer, connected or on its way."""
@@ -116,6 +128,7 @@ class Peers:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
+        self._network.ports.close()
 
     def _line(self, session: Watched) -> _Line:
         line = self._lines.get(session.session_id)
@@ -154,7 +167,7 @@ class Peers:
             for older in line.peers[: line.peers.index(peer)]:
                 older.end()
 
-        return Peer(playout, self._clock, self._configuration, self._encoding, on_connected=connected, on_ended=ended)
+        return Peer(playout, self._clock, self._network, self._encoding, on_connected=connected, on_ended=ended)
 
 
 @contextmanager

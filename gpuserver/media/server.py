@@ -19,7 +19,7 @@ from gpuserver.media.choice_routes import add_choice_routes
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.health import add_health_route
-from gpuserver.media.ice import rtc_configuration
+from gpuserver.media.ice import ice_network
 from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.message_limits import MessageLimits
 from gpuserver.media.mouths import Mouths
@@ -100,7 +100,7 @@ def create_app(
     cache = AvatarCache(manager, want_latents=latents.want)
     registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
     encoding = Encoding()
-    peers = Peers(rtc_configuration(settings), LoopClock(), encoding)
+    peers = Peers(ice_network(settings), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
     recorder = Recorder(settings.avatars_dir.parent / "records")
     uploads = AudioUploads()
@@ -119,7 +119,7 @@ def create_app(
             parts.push_async_callback(recorder.aclose)
             parts.push_async_callback(watched.aclose)
             parts.push_async_callback(encoding.aclose)
-            parts.push_async_callback(peers.aclose)
+            await parts.enter_async_context(peers)
             parts.push_async_callback(registry.aclose)
             yield
 

@@ -20,7 +20,23 @@ def webrtc_config(settings: Settings) -> WebRtcConfig:
                 credential=None if password is None else password.get_secret_value(),
             )
         )
-    return WebRtcConfig(iceServers=servers, iceTransportPolicy=settings.webrtc_ice_policy)
+    return WebRtcConfig(
+        iceServers=servers,
+        iceTransportPolicy=settings.webrtc_ice_policy,
+        publicIp=",".join(settings.webrtc_public_ip) or None,
+        portRange=_port_range(settings),
+    )
+
+
+def _port_range(settings: Settings) -> list[int] | None:
+    """The first and the last UDP port that browsers send to; None if it may be any, or only the TURN server's."""
+    if settings.webrtc_ice_policy == "relay":
+        return None
+    if settings.webrtc_udp_port is not None:
+        return [settings.webrtc_udp_port, settings.webrtc_udp_port + settings.media_workers - 1]
+    if settings.webrtc_port_min is not None and settings.webrtc_port_max is not None:
+        return [settings.webrtc_port_min, settings.webrtc_port_max]
+    return None
 
 
 def _with_scheme(scheme: str, server: str) -> str:

@@ -11,15 +11,17 @@ from types import TracebackType
 
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCPeerConnection
 from moving_avatar import moving_avatar
 from receiver import Receiver
 
 from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, SessionNotFound, UpstreamFailed
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
+from gpuserver.media.ice_connection import IceNetwork
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
+from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import MAX_LINES, answer_candidates, read_offer
 from gpuserver.pipeline.subscription import Subscription
 from gpuserver.wire import IceCandidate, Offer
@@ -82,7 +84,7 @@ class NothingLeft:
 async def peers() -> AsyncIterator[Peers]:
     async with NothingLeft():
         encoding = Encoding(1)
-        made = Peers(RTCConfiguration(iceServers=[]), LoopClock(), encoding)
+        made = Peers(IceNetwork(AnyPort()), LoopClock(), encoding)
         yield made
         await made.aclose()
         await encoding.aclose()

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from aioice import TransportPolicy
 from conftest import MakeSettings
 from receiver import Receiver
 from structlog.testing import capture_logs
 
 from gpuserver.errors import CannotStart
-from gpuserver.media.ice import rtc_configuration
+from gpuserver.media.ice import ice_network
 from gpuserver.media.server import create_app, log_failure
+from gpuserver.media.turn_relay import TurnServer
 
 if TYPE_CHECKING:
     from media_fixtures import MediaServer
@@ -174,7 +176,8 @@ async def test_what_fails_in_a_task_that_nobody_awaits_is_logged() -> None:
 
 
 def test_no_stun_server_is_asked_unless_one_is_named(make_settings: MakeSettings) -> None:
-    assert rtc_configuration(make_settings()).iceServers == []
+    network = ice_network(make_settings())
+    assert (network.stun_server, network.relay, network.gathering_seconds) == (None, None, 0.0)
 
 
 def test_we_use_our_own_address_of_the_turn_server(make_settings: MakeSettings) -> None:
@@ -186,7 +189,8 @@ def test_we_use_our_own_address_of_the_turn_server(make_settings: MakeSettings) 
         webrtc_turn_password="p",
         webrtc_ice_policy="relay",
     )
-    configuration = rtc_configuration(settings)
-    assert [server.urls for server in configuration.iceServers or []] == ["stun:stun.example:3478", "turn:10.0.0.1:3478"]
-    assert (configuration.iceServers or [])[1].credential == "p"
-    assert configuration.iceTransportPolicy.value == "relay"
+    network = ice_network(settings)
+    assert network.stun_server == ("stun.example", 3478)
+    assert network.relay is not None
+    assert network.relay.server == TurnServer("10.0.0.1", 3478, "u", "p", ssl=False, transport="udp")
+    assert network.policy is TransportPolicy.RELAY

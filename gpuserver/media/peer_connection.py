@@ -1,0 +1,34 @@
+"""aiortc's peer connection with our ICE in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCIceTransport, RTCPeerConnection
+
+from gpuserver.media.ice_connection import IceConnection, IceNetwork
+
+# aiortc builds every ICE connection itself, from a class that it names in its module, in this private method.
+CREATE_TRANSPORT = "_RTCPeerConnection__createDtlsTransport"
+
+
+class PeerConnection(RTCPeerConnection):
+    """A connection of `network`; it asks no STUN or TURN server but that network's."""
+
+    def __init__(self, network: IceNetwork):
+        self._network = network
+        super().__init__(RTCConfiguration(iceServers=[]))
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802 - aiortc's name
+        made: Any = getattr(super(), CREATE_TRANSPORT)()
+        use_network(made.transport, self._network)
+        return made  # type: ignore[no-any-return]
+
+
+def use_network(transport: RTCIceTransport, network: IceNetwork) -> None:
+    """Put our ICE connection in the place of the one that aiortc has just made. Sections of one bundle share their name and password."""
+    gatherer = transport.iceGatherer
+    parameters = gatherer.getLocalParameters()
+    connection = IceConnection(network, parameters.usernameFragment, parameters.password)
+    gatherer._connection = transport._connection = connection
+    transport._recv, transport._send = connection.recv, connection.send
