@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -115,11 +116,12 @@ def test_hashes_are_compared_on_request_only(tmp_path: Path, monkeypatch: pytest
     assert read == [("a/good.pth", len(content)), ("a/bad.pth", len(content))]
 
 
-def test_converted_files_serve_alone_and_are_preferred(tmp_path: Path) -> None:
+def test_converted_files_serve_alone_and_are_preferred_to_older_originals(tmp_path: Path) -> None:
     for path in (UNET, VAE, WHISPER):
         put_safetensors(tmp_path, str(Path(path).with_suffix("")) + ".fp16.safetensors")
     assert can_serve(check_models(tmp_path), Version.V15)
     put(tmp_path, UNET)
+    os.utime(tmp_path / "models" / UNET, (1_700_000_000, 1_700_000_000))
     assert missing_files(tmp_path, Version.V15) == []
     found = NEEDS[0].found(tmp_path)
     assert found is not None
