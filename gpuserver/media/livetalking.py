@@ -17,6 +17,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gpuserver.errors import AvatarNotFound, GpuserverError, InvalidInput, TooLarge
+from gpuserver.media.access import given_id
 from gpuserver.media.audio_upload import TITLE, AudioUploads
 from gpuserver.media.recorder import Recorder
 from gpuserver.media.session_numbers import SessionNumbers
@@ -101,7 +102,7 @@ class LiveTalkingRoutes:
         body = await read_body(request, LiveTalkingOffer)
         avatar_id = body.avatar or await self._newest_avatar()
         wanted = CreateSession(tutor_id=CLIENT, student_id=CLIENT, avatar_id=avatar_id, voice=body.refaudio)
-        session, answer = await self._parts.sessions.open(wanted, Offer(sdp=body.sdp, type=body.type))
+        session, answer = await self._parts.sessions.open(wanted, Offer(sdp=body.sdp, type=body.type), session_id=given_id(request))
         return _json(LiveTalkingAnswer(sdp=answer.sdp, sessionid=self._parts.numbers.give(session)))
 
     @key_in_query

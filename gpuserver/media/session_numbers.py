@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-
 from gpuserver.errors import SessionNotFound
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
-from gpuserver.player_wire import LAST_NUMBER
+from gpuserver.session_names import new_number, worker_of_id
 
 
 class SessionNumbers:
@@ -21,7 +19,7 @@ class SessionNumbers:
         """A number for the session."""
         living = {each.session_id for each in self._registry.list()}
         self._ids = {number: session_id for number, session_id in self._ids.items() if session_id in living}
-        number = secrets.randbelow(LAST_NUMBER) + 1
+        number = new_number(worker_of_id(session.session_id))
         self._ids[number] = session.session_id
         return number
 

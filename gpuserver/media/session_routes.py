@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from gpuserver.config import Settings
 from gpuserver.errors import InvalidInput
-from gpuserver.media.access import session_of
+from gpuserver.media.access import given_id, session_of
 from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
@@ -46,7 +46,7 @@ class SessionRoutes:
     @internal
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
-        session = await self._registry.create(await read_body(request, CreateSession))
+        session = await self._registry.create(await read_body(request, CreateSession), session_id=given_id(request))
         engine, engine_fallback = self._mouths.engine_for(session.avatar)
         created = SessionCreated(
             session_id=session.session_id,

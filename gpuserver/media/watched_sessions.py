@@ -30,10 +30,13 @@ class WatchedSessions:
         self._peers = peers
         self._endings: set[asyncio.Task[None]] = set()
 
-    async def open(self, request: CreateSession, offer: Offer) -> tuple[Session, Offer]:
-        """A new session and the answer to the offer of its peer. Raises InvalidSdp, Full, AvatarNotFound, AvatarDamaged."""
+    async def open(self, request: CreateSession, offer: Offer, *, session_id: str | None = None) -> tuple[Session, Offer]:
+        """A new session, under this id if one is given, and the answer to the offer of its peer.
+
+        Raises InvalidSdp, Full, AvatarNotFound, AvatarDamaged.
+        """
         read_offer(offer)  # what cannot be answered takes no slot
-        session = await self._registry.create(request)
+        session = await self._registry.create(request, session_id=session_id)
         answer = await self._peers.answer(_Watched(session, self._end), cast(Playout, session.stage), offer)
         return session, answer
 

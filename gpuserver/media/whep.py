@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.errors import InvalidSdp, PreconditionFailed, SessionNotFound, Unprocessable, UnsupportedMediaType
+from gpuserver.media.access import given_id
 from gpuserver.media.peers import Peers
 from gpuserver.media.sdp import read_offer
 from gpuserver.media.sdp_fragment import read_fragment
@@ -70,7 +71,7 @@ class WhepRoutes:
         offer = Offer(sdp=await _text(request, SDP), type="offer")
         fragment = read_offer(offer).username_fragment
         wanted = CreateSession(tutor_id=CLIENT, student_id=CLIENT, avatar_id=request.match_info["avatar_id"])
-        session, answer = await self._sessions.open(wanted, offer)
+        session, answer = await self._sessions.open(wanted, offer, session_id=given_id(request))
         self._forget_ended()
         playback = self._playbacks[session.session_id] = _Playback(session, fragment)
         response = web.Response(text=answer.sdp, status=201, content_type=SDP)

@@ -21,6 +21,7 @@ from gpuserver.pipeline.standing import Told
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.subscription import Subscription
 from gpuserver.pipeline.turn import Line, Turn
+from gpuserver.session_names import new_session_id
 from gpuserver.wire import CreateSession, SessionInfo
 
 log = structlog.get_logger(__name__)
@@ -53,8 +54,9 @@ class Session:
         settings: SessionSettings,
         *,
         on_idle: Callable[[Session], None],
+        session_id: str | None = None,
     ):
-        self.session_id = secrets.token_urlsafe(16)
+        self.session_id = session_id or new_session_id()
         self.engine_token = secrets.token_urlsafe(32)
         self.avatar = avatar
         self.stage = stage

@@ -71,8 +71,11 @@ class SessionRegistry:
         self.ended: Counter[str] = Counter()  # … by reason
         studio.standing.listen(self._tell_standing)
 
-    async def create(self, request: CreateSession) -> Session:
-        """A new session. Raises Full, AvatarNotFound, AvatarDamaged; whatever fails, the slot is free again."""
+    async def create(self, request: CreateSession, *, session_id: str | None = None) -> Session:
+        """A new session. Raises Full, AvatarNotFound, AvatarDamaged; whatever fails, the slot is free again.
+
+        session_id: the one that a router has given it, else a new one.
+        """
         if self._closed:
             raise Unavailable("The server is shutting down.")
         self._check_room()
@@ -83,7 +86,9 @@ class SessionRegistry:
             if self._closed:
                 raise Unavailable("The server is shutting down.")
             stage = self._make_stage(avatar)
-            session = Session(request, avatar, stage, self._studio, self._settings_for(request), on_idle=self._end_idle)
+            session = Session(
+                request, avatar, stage, self._studio, self._settings_for(request), on_idle=self._end_idle, session_id=session_id
+            )
             self._sessions[session.session_id] = session
         finally:
             self._being_made -= 1

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "gpuserver"
 
 # What each part may import of the package, besides itself. A part is a folder or a module of gpuserver.
 BASE = {"config", "errors", "__init__"}
-NOUNS = {"domain", "wire", "messages", "player_wire", "interpreter", *BASE}
+NOUNS = {"domain", "wire", "messages", "player_wire", "session_names", "interpreter", *BASE}
 ALLOWED = {
     "__init__": set[str](),
     "config": set[str](),
@@ -23,6 +23,7 @@ ALLOWED = {
     "wire": BASE,
     "messages": {"wire", *BASE},
     "player_wire": {"wire", *BASE},
+    "session_names": {"player_wire", *BASE},
     "interpreter": set[str](),
     "systemd": set[str](),
     "musetalk": NOUNS,
