@@ -10,17 +10,20 @@ from aiohttp import web
 from gpuserver.api.choices import add_choice_routes
 from gpuserver.api.health import add_health_route
 from gpuserver.api.media_client import MediaClient
-from gpuserver.api.relay import add_relay_routes
+from gpuserver.api.operations import DESCRIPTION, OPERATIONS, TITLE
 from gpuserver.api.sessions import add_session_routes
 from gpuserver.config import Settings
+from gpuserver.gateway.operations import GATEWAY_OPERATIONS
 from gpuserver.gateway.routes import add_gateway_routes
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.docs_routes import add_docs_routes
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
+from gpuserver.web.relay import add_relay_routes
 from gpuserver.web.serving import serve
 from gpuserver.web.static_routes import add_static_routes
 
@@ -41,9 +44,10 @@ def create_app(settings: Settings, manager: AvatarManager) -> web.Application:
     add_avatar_routes(app, manager, media, max_upload_mb=settings.max_upload_mb)
     add_session_routes(app, media, settings)
     add_choice_routes(app, media)
-    add_relay_routes(app, media)
+    add_relay_routes(app, media.websocket, lost="The media server restarts.")
     add_gateway_routes(app, settings)
     add_static_routes(app, settings)
+    add_docs_routes(app, {**OPERATIONS, **GATEWAY_OPERATIONS}, title=TITLE, description=DESCRIPTION)
     return app
 
 

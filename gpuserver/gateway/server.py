@@ -9,9 +9,11 @@ from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.gateway.chat_model import ChatModel
+from gpuserver.gateway.operations import DESCRIPTION, OPERATIONS, TITLE
 from gpuserver.gateway.routes import add_gateway_routes
 from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.docs_routes import add_docs_routes
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
@@ -33,6 +35,7 @@ def create_app(settings: Settings) -> web.Application:
     health = add_gateway_routes(app, settings, model=model)
     app.cleanup_ctx.append(warm_up)
     app.router.add_get("/health", health)
+    add_docs_routes(app, OPERATIONS, title=TITLE, description=DESCRIPTION)
     return app
 
 

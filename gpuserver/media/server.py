@@ -23,6 +23,7 @@ from gpuserver.media.ice import ice_network
 from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.message_limits import MessageLimits
 from gpuserver.media.mouths import Mouths
+from gpuserver.media.operations import DESCRIPTION, OPERATIONS, TITLE
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.preload import add_preload_route
@@ -49,6 +50,7 @@ from gpuserver.web.auth import internal_secret
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.docs_routes import add_docs_routes
 from gpuserver.web.logs import configure_logging
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.rate_limit import parse_rate
@@ -138,6 +140,7 @@ def create_app(
     add_livetalking_routes(app, LiveTalkingParts(watched, SessionNumbers(registry), uploads, recorder, manager))
     add_avatar_routes(app, manager, SessionsAsUsers(registry), max_upload_mb=settings.max_upload_mb)
     add_preload_route(app, cache)
+    add_docs_routes(app, OPERATIONS, title=TITLE, description=DESCRIPTION)
     return app
 
 

@@ -1,0 +1,44 @@
+"""The page, the documentation and the metrics as OpenAPI describes them."""
+
+from __future__ import annotations
+
+from gpuserver.web.operation import BINARY, FILE_CONTENT, IF_NONE_MATCH, RANGE, STRING, Answer, Operation, Operations, file_answers
+
+ABOUT_REFUSALS = """**Refusals** are `application/problem+json`; tell them apart by `type`.
+[Every type](docs/problems) says what to do about it.
+
+**Limits.** Answers carry `RateLimit` and `RateLimit-Policy`. 429 and 503 carry `Retry-After` where waiting helps. Compressed bodies are not
+taken."""
+
+PAGES, DOCUMENTATION, MONITORING = "The page", "Documentation", "Monitoring"
+HTML = "text/html"
+ANY_TYPE = "*/*"
+
+PAGE_OPERATIONS: Operations = {
+    "GET /": Operation(PAGES, "The page", file_answers(HTML, "HTML."), parameters=(IF_NONE_MATCH, RANGE)),
+    "GET /static/{path}": Operation(PAGES, "Its files", file_answers(ANY_TYPE, "The file."), parameters=(IF_NONE_MATCH, RANGE)),
+}
+
+DOCUMENTATION_OPERATIONS: Operations = {
+    "GET /openapi.json": Operation(
+        DOCUMENTATION, "This document", (Answer("OpenAPI 3.1.", {"type": "object"}, {"openapi": "3.1.1", "info": {"title": "…"}}),)
+    ),
+    "GET /docs": Operation(
+        DOCUMENTATION, "This document to read and to try", (Answer("HTML.", STRING, "<!doctype html>…", content_type=HTML),)
+    ),
+    "GET /docs/problems": Operation(
+        DOCUMENTATION, "Every type of problem", (Answer("HTML.", STRING, "<!doctype html>…", content_type=HTML),)
+    ),
+    "GET /docs/files/{path}": Operation(
+        DOCUMENTATION, "Files of /docs", (Answer("The file.", BINARY, FILE_CONTENT, content_type=ANY_TYPE), *file_answers(ANY_TYPE, "")[1:])
+    ),
+}
+
+METRICS_OPERATIONS: Operations = {
+    "GET /metrics": Operation(
+        MONITORING,
+        "Figures for Prometheus",
+        (Answer("In Prometheus's text format.", STRING, "gpuserver_http_requests_total 1\n", content_type="text/plain"),),
+        "Without a key only for this machine.",
+    ),
+}
