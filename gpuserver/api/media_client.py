@@ -16,13 +16,13 @@ from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound, Unauthorized, Unavailable
 from gpuserver.messages import AVATAR_DELETED
 from gpuserver.web.auth import INTERNAL_HEADER, internal_secret
+from gpuserver.web.relay import MESSAGE_LIMIT
 from gpuserver.wire import SessionList
 
 REQUEST_SECONDS = 30.0
 HEALTH_SECONDS = 1.0
 RETRY_AFTER_SECONDS = 2  # a restart takes about this long
 CLOSE_SECONDS = 1.0
-MESSAGE_LIMIT = 1024 * 1024  # bytes of one WebSocket message
 
 
 @dataclass(frozen=True, slots=True)

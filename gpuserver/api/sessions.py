@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from aiohttp import web
 
 from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
-from gpuserver.errors import SessionNotFound
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
 from gpuserver.web.keys import key_in_query, needs_key, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
+from gpuserver.web.session_path import session_id_of
 from gpuserver.web.webrtc_config import webrtc_config
 from gpuserver.wire import CreateSession, SessionCreated
-
-SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def add_session_routes(app: web.Application, media: MediaClient, settings: Settings) -> None:
@@ -73,11 +69,3 @@ class SessionRoutes:
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
         return web.Response(text=webrtc_config(self._settings).model_dump_json(exclude_none=False), content_type="application/json")
-
-
-def session_id_of(request: web.Request) -> str:
-    """The session id of the path. Raises SessionNotFound if none can have this form: it must not leave our URL's path."""
-    session_id = request.match_info["session_id"]
-    if not SESSION_ID.fullmatch(session_id):
-        raise SessionNotFound("There is no session with such an id.")
-    return session_id

@@ -12,13 +12,13 @@ from gpuserver.errors import InvalidAvatarId, InvalidInput
 from gpuserver.gateway.answers import json_answer
 from gpuserver.gateway.create_form import CreateForm
 from gpuserver.gateway.lipsync_service import LipSyncService
-from gpuserver.gateway.passing_on import pass_on
 from gpuserver.gateway.service_states import state_of
 from gpuserver.gateway.text_form import read_text_form
 from gpuserver.gateway.wire import AvatarHealth, AvatarMade, AvatarsByName, Done, ListedAvatar
 from gpuserver.web.body import query_flag
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import key_in_query, needs_key, public
+from gpuserver.web.passing_on import pass_on
 from gpuserver.web.rate_limit import uncounted
 from gpuserver.wire import AvatarCreated, AvatarInfo, AvatarList, check_avatar_id
 

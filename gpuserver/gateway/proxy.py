@@ -7,19 +7,18 @@ of the list, so nothing leads elsewhere. Bodies stream both ways; headers pass b
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from yarl import URL
 
 from gpuserver.config import Settings
-from gpuserver.errors import Cancelled, GpuserverError, NotFound, TooLarge
+from gpuserver.errors import NotFound
 from gpuserver.gateway.lipsync_service import LipSyncService
-from gpuserver.gateway.passing_on import pass_on
-from gpuserver.web.body import Pace, refuse_content_encoding
+from gpuserver.web.body import refuse_content_encoding
 from gpuserver.web.keys import KEY_PARAMETER, key_in_query
 from gpuserver.web.origin import called_url
+from gpuserver.web.passing_on import RequestBody, pass_on
 from gpuserver.web.rate_limit import uncounted
 
 PREFIX = "/api/avatar/webrtc/"
@@ -55,7 +54,7 @@ class Proxy:
         path = _path_of(request)
         refuse_content_encoding(request)
         query = {name: value for name, value in request.query.items() if name != KEY_PARAMETER}
-        body = _Body(request, self._limit) if request.body_exists else None
+        body = RequestBody(request, self._limit, f"MAX_UPLOAD_MB ({self._limit // 1024**2} MB)") if request.body_exists else None
         try:
             async with self._service.open(
                 request.method, path, query=query, headers=self._headers(request), body=body.chunks() if body else None
@@ -74,30 +73,6 @@ class Proxy:
         if request.remote:
             headers["X-Forwarded-For"] = request.remote
         return headers
-
-
-class _Body:
-    """What the client sends. failure: why chunks() ended early, which an HTTP client hides from its caller."""
-
-    def __init__(self, request: web.Request, limit: int):
-        self._request = request
-        self._limit = limit
-        self.failure: GpuserverError | None = None
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        pace = Pace()
-        try:
-            while chunk := await pace.wait(self._request.content.readany()):
-                pace.received += len(chunk)
-                if pace.received > self._limit:
-                    raise TooLarge(f"The body exceeds MAX_UPLOAD_MB ({self._limit // 1024**2} MB).")
-                yield chunk
-        except GpuserverError as error:
-            self.failure = error
-            raise
-        except ConnectionError as error:
-            self.failure = Cancelled("The client went away.")
-            raise self.failure from error
 
 
 def _path_of(request: web.Request) -> str:

@@ -11,7 +11,7 @@ from api_pair import Pair
 from fake_media_server import TOKEN
 from yarl import URL
 
-from gpuserver.api.media_client import MESSAGE_LIMIT
+from gpuserver.web.relay import MESSAGE_LIMIT
 
 
 async def _connect(pair: Pair, prefix: str = "/ws") -> aiohttp.ClientWebSocketResponse:

@@ -1,4 +1,4 @@
-"""/ws/{session_id}: carries WebSocket messages between a client and the media server, both ways.
+"""/ws/{session_id}: carries WebSocket messages between a client and the process that has its session, both ways.
 
 Each direction has one message in flight: a receiver that does not read holds back the sender, and nothing piles up here.
 """
@@ -6,20 +6,20 @@ Each direction has one message in flight: a receiver that does not read holds ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 import aiohttp
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from gpuserver.api.media_client import MESSAGE_LIMIT, MediaClient
-from gpuserver.api.sessions import session_id_of
 from gpuserver.messages import SessionLost
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.keys import takes_engine_token
+from gpuserver.web.session_path import session_id_of
 
+MESSAGE_LIMIT = 1024 * 1024  # bytes of one WebSocket message
 HEARTBEAT_SECONDS = 20.0  # a client that answers no ping within half of it is taken for gone
 CLOSE_SECONDS = 1.0
 GOODBYE_SECONDS = 0.5  # for all clients at once, when this server stops
@@ -27,6 +27,8 @@ GOODBYE_SECONDS = 0.5  # for all clients at once, when this server stops
 log = structlog.get_logger(__name__)
 
 Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+# Opens a session's WebSocket, by its id and engine_token. Raises Unauthorized, SessionNotFound, Unavailable.
+Connect = Callable[[str, str], AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,18 @@ class Ending:
     reason: str = ""
 
 
-def add_relay_routes(app: web.Application, media: MediaClient) -> None:
-    """Serve /ws/{session_id} and /ws/ws/{session_id}, which existing web clients use."""
-    relay = Relay(media)
+def add_relay_routes(app: web.Application, connect: Connect, *, lost: str) -> None:
+    """Serve /ws/{session_id} and /ws/ws/{session_id}, which existing web clients use. lost: why a session is, where its process goes."""
+    relay = Relay(connect, lost)
     app.router.add_get("/ws/{session_id}", relay.serve)
     app.router.add_get("/ws/ws/{session_id}", relay.serve)
     app.on_shutdown.append(relay.close)
 
 
 class Relay:
-    def __init__(self, media: MediaClient):
-        self._media = media
+    def __init__(self, connect: Connect, lost: str):
+        self._connect = connect
+        self._lost = lost
         self._clients: set[web.WebSocketResponse] = set()
 
     @takes_engine_token
@@ -59,7 +62,7 @@ class Relay:
         client = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_LIMIT, timeout=CLOSE_SECONDS, autoclose=False)
         if not client.can_prepare(request).ok:
             raise web.HTTPUpgradeRequired(reason="This address speaks WebSocket only")
-        async with self._media.websocket(session_id, engine_token_of(request)) as media:
+        async with self._connect(session_id, engine_token_of(request)) as media:
             await client.prepare(request)
             self._clients.add(client)
             try:
@@ -67,7 +70,7 @@ class Relay:
                 log.info("websocket_ended", session_id=session_id, by_media=ending.by_media, code=ending.code)
                 with suppress(TimeoutError):  # a side that reads nothing takes no close frame either
                     async with asyncio.timeout(CLOSE_SECONDS):
-                        await _pass_on(ending, client, media)
+                        await _pass_on(ending, client, media, self._lost)
             finally:
                 self._clients.discard(client)
         return client
@@ -110,15 +113,15 @@ async def _carry(source: Socket, sink: Socket, *, by_media: bool) -> Ending:
             return Ending(not by_media, None)
 
 
-async def _pass_on(ending: Ending, client: web.WebSocketResponse, media: aiohttp.ClientWebSocketResponse) -> None:
+async def _pass_on(ending: Ending, client: web.WebSocketResponse, media: aiohttp.ClientWebSocketResponse, lost: str) -> None:
     """End the other side in the same way."""
     if not ending.by_media:
         await media.close(code=_sendable(ending.code))
         await client.close(code=_sendable(ending.code))
     elif ending.code in {None, WSCloseCode.GOING_AWAY, WSCloseCode.ABNORMAL_CLOSURE}:
         with suppress(ConnectionError):
-            await client.send_str(SessionLost(reason="The media server restarts. Create a new session.").model_dump_json())
-        await client.close(code=WSCloseCode.SERVICE_RESTART, message=b"media server restarts")
+            await client.send_str(SessionLost(reason=f"{lost} Create a new session.").model_dump_json())
+        await client.close(code=WSCloseCode.SERVICE_RESTART, message=b"session lost")
     else:
         await client.close(code=_sendable(ending.code), message=ending.reason.encode()[:123])
 
