@@ -18,7 +18,7 @@ UNITS := $(DESTDIR)/etc/systemd/system
 SERVICES := gpuserver-media.service gpuserver-management.service
 INSTALLED := $(UNITS)/gpuserver-media.service $(UNITS)/gpuserver-management.service $(DESTDIR)/etc/sysusers.d/gpuserver.conf
 
-.PHONY: help run test check bench soak screenshots install install-tests chromium nginx systemd clean
+.PHONY: help run test check bench soak fuzz openapi screenshots install install-tests chromium nginx systemd clean
 .PHONY: install-service uninstall-service service-package service-files
 
 help:
@@ -27,6 +27,8 @@ help:
 	@echo "make check   lint, format and types"
 	@echo "make bench   print the benchmark table"
 	@echo "make soak    what takes too long for the tests: kill -9 at a hundred random moments"
+	@echo "make fuzz    at least 10,000 hostile calls of every address of both servers, and a table of what they answered"
+	@echo "make openapi write docs/openapi-*.json anew"
 	@echo "make screenshots  take the pictures of the page in docs/ anew"
 	@echo "make install-service    as root: into /opt/gpuserver, with systemd units (docs/operations.md)"
 	@echo "make uninstall-service  remove that again; settings and data stay"
@@ -52,6 +54,12 @@ screenshots: install-tests chromium
 
 soak: install-tests
 	$(BIN)/python -m soak.creation_kills
+
+fuzz: install-tests
+	$(BIN)/python -m soak.api_fuzz
+
+openapi: install
+	$(BIN)/gpuserver openapi docs
 
 install: $(VENV)/installed
 install-tests: $(VENV)/installed-tests

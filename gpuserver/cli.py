@@ -70,6 +70,15 @@ def media(supervised: Supervised = False, *, chosen: Annotated[bool, typer.Optio
 
 
 @app.command()
+def openapi(folder: Annotated[Path, typer.Argument(help="Where to write both documents.", file_okay=False)] = Path("docs")) -> None:
+    """Write openapi-management.json and openapi-media.json, as /openapi.json serves them."""
+    from gpuserver.openapi_documents import write_documents
+
+    for path in write_documents(folder):
+        print(path)
+
+
+@app.command()
 def gateway(
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes share the port.")] = 1,
     share_port: Annotated[bool, typer.Option("--share-port", hidden=True)] = False,
