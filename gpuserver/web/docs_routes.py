@@ -29,6 +29,7 @@ PROBLEMS_PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>Problem types</title>
 <link rel="stylesheet" href="files/problems.css">
+<link rel="icon" href="data:,">
 </head>
 <body>
 <h1>Problem types</h1>
@@ -47,7 +48,7 @@ Its <code>type</code> is <code>urn:gpuserver:problem:</code> and one of these na
 
 def add_docs_routes(app: web.Application, operations: Operations, *, title: str, description: str) -> None:
     """Describe `app` by its own routes and `operations`. The document is made when it is first asked for."""
-    docs = Docs(app, operations, title, description)
+    docs = app[DOCS] = Docs(app, operations, title, description)
     app.router.add_get("/openapi.json", docs.document)
     app.router.add_get("/docs", docs.page)
     app.router.add_get("/docs/problems", docs.problems)
@@ -55,11 +56,11 @@ def add_docs_routes(app: web.Application, operations: Operations, *, title: str,
 
 
 class Docs:
-    """One method per address."""
+    """One method per address. operations: what the document describes."""
 
     def __init__(self, app: web.Application, operations: Operations, title: str, description: str):
+        self.operations = operations
         self._app = app
-        self._operations = operations
         self._title = title
         self._description = description
         self._making = asyncio.Lock()
@@ -71,7 +72,7 @@ class Docs:
         """GET /openapi.json."""
         async with self._making:
             if self._document is None:
-                self._document = await asyncio.to_thread(self._make)
+                self._document = await asyncio.to_thread(self.text)
         return web.Response(text=self._document, content_type="application/json", headers={"Cache-Control": "no-cache"})
 
     @public
@@ -89,16 +90,20 @@ class Docs:
         """GET /docs/files/{path}."""
         return self._send(request.match_info["path"])
 
+    def text(self) -> str:
+        """The document. Raises LookupError for an operation without a route."""
+        from gpuserver.web.openapi import as_text, make_document  # half a second that only those pay who read it
+
+        return as_text(make_document(self._app, self.operations, title=self._title, description=self._description))
+
     def _send(self, name: str) -> web.FileResponse:
         path = self._files.get(name)
         if path is None:
             raise web.HTTPNotFound
         return web.FileResponse(path, headers={**HEADERS, "Content-Type": CONTENT_TYPES[path.suffix]})
 
-    def _make(self) -> str:
-        from gpuserver.web.openapi import as_text, make_document  # half a second that only those pay who read it
 
-        return as_text(make_document(self._app, self._operations, title=self._title, description=self._description))
+DOCS = web.AppKey("docs", Docs)
 
 
 def problems_page() -> str:

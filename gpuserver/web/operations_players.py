@@ -12,6 +12,7 @@ from gpuserver.errors import (
     Full,
     InvalidInput,
     InvalidSdp,
+    NoFreePort,
     PreconditionFailed,
     RateLimited,
     SessionNotFound,
@@ -149,7 +150,7 @@ WHEP_OPERATIONS: Operations = {
         ),
         "The session lives as long as its player.",
         Body(STRING, {"offer": SDP_EXAMPLE}, (SDP,)),
-        errors=(InvalidSdp, AvatarNotFound, AvatarDamaged, Full, UpstreamFailed, Unavailable),
+        errors=(InvalidSdp, AvatarNotFound, AvatarDamaged, Full, NoFreePort, UpstreamFailed, Unavailable),
     ),
     "PATCH /whep/sessions/{session_id}": Operation(
         WHEP,

@@ -15,6 +15,7 @@ from gpuserver.errors import (
     Full,
     InvalidSdp,
     LanguageModelFailed,
+    NoFreePort,
     SessionNotFound,
     Unauthorized,
     Unavailable,
@@ -145,7 +146,7 @@ _SESSION_OPERATIONS: Mapping[str, Operation] = {
         (Answer("The answer for setRemoteDescription().", Offer, Offer(sdp=SDP_EXAMPLE, type="answer")),),
         "At most 64 kB. A new offer replaces the peer that is connected.",
         Body(Offer, {"offer": {"sdp": SDP_EXAMPLE, "type": "offer"}}),
-        errors=(SessionNotFound, InvalidSdp, UpstreamFailed),
+        errors=(SessionNotFound, InvalidSdp, NoFreePort, UpstreamFailed),
     ),
     "PATCH /v1/sessions/{session_id}/ice": Operation(
         WEBRTC,

@@ -25,7 +25,7 @@ def _clone(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "target", ["run", "test", "check", "bench", "soak", "screenshots", "install-service", "uninstall-service", "clean"]
+    "target", ["run", "test", "check", "bench", "soak", "fuzz", "openapi", "screenshots", "install-service", "uninstall-service", "clean"]
 )
 def test_help_names_every_command_and_make_knows_it(target: str) -> None:
     assert f"make {target} " in _make().stdout
