@@ -18,7 +18,7 @@ UNITS := $(DESTDIR)/etc/systemd/system
 SERVICES := gpuserver-media.service gpuserver-management.service
 INSTALLED := $(UNITS)/gpuserver-media.service $(UNITS)/gpuserver-management.service $(DESTDIR)/etc/sysusers.d/gpuserver.conf
 
-.PHONY: help run test check bench soak fuzz openapi screenshots install install-tests chromium nginx systemd clean
+.PHONY: help run test check bench soak fuzz openapi screenshots install install-tests chromium nginx coturn systemd clean
 .PHONY: install-service uninstall-service service-package service-files
 
 help:
@@ -26,7 +26,7 @@ help:
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   lint, format and types"
 	@echo "make bench   print the benchmark table"
-	@echo "make soak    what takes too long for the tests: kill -9 at a hundred random moments"
+	@echo "make soak    what takes too long for the tests: a hundred kill -9, two thousand damaged offers"
 	@echo "make fuzz    at least 10,000 hostile calls of every address of both servers, and a table of what they answered"
 	@echo "make openapi write docs/openapi-*.json anew"
 	@echo "make screenshots  take the pictures of the page in docs/ anew"
@@ -38,7 +38,7 @@ run: install
 	@[ -n "$$($(BIN)/gpuserver avatars list)" ] || $(BIN)/gpuserver avatars create --demo
 	@exec $(BIN)/python unified_server.py
 
-test: install-tests chromium nginx systemd
+test: install-tests chromium nginx coturn systemd
 	$(BIN)/python -m pytest
 
 check: install-tests
@@ -54,6 +54,7 @@ screenshots: install-tests chromium
 
 soak: install-tests
 	$(BIN)/python -m soak.creation_kills
+	$(BIN)/python -m soak.sdp_mutations
 
 fuzz: install-tests
 	$(BIN)/python -m soak.api_fuzz
@@ -139,6 +140,15 @@ uninstall-service:
 	@if [ -e $(DESTDIR)$(PREFIX)/pyvenv.cfg ] || [ -d $(DESTDIR)$(PREFIX)/share/doc/gpuserver ]; then rm -rf $(DESTDIR)$(PREFIX); fi
 	@if [ -z "$(DESTDIR)" ]; then systemctl daemon-reload; fi
 	@echo "Removed. These stay: $(DESTDIR)/etc/gpuserver, $(DESTDIR)/var/lib/gpuserver, the account gpuserver."
+
+coturn:
+	@command -v turnserver >/dev/null && command -v nft >/dev/null && command -v ip >/dev/null && exit 0; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing coturn, nftables and iproute2 from Debian."; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends coturn nftables iproute2 >/dev/null; \
+	else \
+		echo "The tests relay through a real TURN server. Install it first: sudo apt install coturn nftables iproute2" >&2; exit 1; \
+	fi
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,8 +42,8 @@ class ReceivedSound:
 class Receiver:
     """`async with Receiver() as receiver: await receiver.connect(negotiate)`; then read pictures and sounds."""
 
-    def __init__(self, *, keep_pictures: int = 500) -> None:
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    def __init__(self, *, keep_pictures: int = 500, configuration: RTCConfiguration | None = None) -> None:
+        self.connection = RTCPeerConnection(configuration or RTCConfiguration(iceServers=[]))
         self.pictures: list[ReceivedPicture] = []
         self.sounds: list[ReceivedSound] = []
         self.connected_at: float | None = None

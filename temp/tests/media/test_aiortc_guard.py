@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtcicetransport import RTCIceGatherer, connection_kwargs, parse_stun_turn_uri
+from aiortc.rtcicetransport import RTCIceGatherer, parse_stun_turn_uri
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -35,7 +35,10 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 from av import VideoFrame
 from receiver import Receiver
 
+from gpuserver.media.ice_connection import IceConnection, IceNetwork
 from gpuserver.media.peer import preferred_codecs
+from gpuserver.media.peer_connection import CREATE_TRANSPORT, PeerConnection
+from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import PARSE_ERRORS
 from gpuserver.media.sending import (
     ENCODER,
@@ -45,7 +48,6 @@ from gpuserver.media.sending import (
     LAST_REPORT_TIME,
     MID,
     NTP_EPOCH,
-    REPORTED,
     RETRANSMIT,
     RTX_TYPE,
     RUN,
@@ -136,8 +138,8 @@ def video_of(connection: RTCPeerConnection) -> Any:
     return next(transceiver for transceiver in connection.getTransceivers() if transceiver.kind == "video")
 
 
-def test_no_ice_servers_means_no_servers_only_if_it_is_said() -> None:
-    assert connection_kwargs([]) == {}, "an empty list of ICE servers no longer means none"
+async def test_no_ice_servers_means_no_servers_only_if_it_is_said() -> None:
+    assert RTCIceGatherer(iceServers=[])._connection.stun_server is None, "an empty list of ICE servers no longer means none"
     assert "stun:" in str(RTCIceGatherer.getDefaultIceServers()), "aiortc's default changed: iceServers=[] may no longer be needed"
 
 
@@ -152,7 +154,7 @@ async def test_a_sender_runs_the_loop_that_it_is_given_and_waits_for_its_end(rec
     async with answering(receiver) as connection:
         transceiver = video_of(connection)
         assert negotiated_codec(transceiver) == "video/VP8", "VP8 is no longer the first codec: preferred_codecs may be unnecessary"
-        for name in (STARTED, EXITED, MID, EXTENSIONS, RTX_TYPE, ENCODER, *REPORTED.values(), LAST_REPORT, LAST_REPORT_TIME):
+        for name in (STARTED, EXITED, MID, EXTENSIONS, RTX_TYPE, ENCODER, LAST_REPORT, LAST_REPORT_TIME):
             assert hasattr(transceiver.sender, name), f"RTCRtpSender has no {name} any more"
         for name in (RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME):
             assert callable(getattr(transceiver.sender, name, None)), f"RTCRtpSender has no {name}() any more"
@@ -194,19 +196,21 @@ async def test_a_lost_packet_is_asked_for_and_sent_again(receiver: Receiver) -> 
 
 async def test_a_report_speaks_of_the_time_at_which_its_packet_was_due(receiver: Receiver) -> None:
     async with answering(receiver) as connection:
-        sender, sent = video_of(connection).sender, list[AnyRtcpPacket]()
+        sender, sent, packets = video_of(connection).sender, list[AnyRtcpPacket](), SentPackets()
 
-        async def send(packets: list[AnyRtcpPacket]) -> None:
-            sent.extend(packets)
+        async def send(reports: list[AnyRtcpPacket]) -> None:
+            sent.extend(reports)
 
         sender._send_rtcp = send
-        sender.setTransport(SentPackets())
+        sender.setTransport(packets)
         ours = Sending(sender, PackedTrack(), epoch=1_000_000.5, rate=90_000)
-        await ours._send(_Header(97, sender), Encoded([b""], 45_000))
+        await ours._send(_Header(97, sender), Encoded([b"one", b"ab"], 45_000))
         report = RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp_timestamp=0, rtp_timestamp=5, packet_count=1, octet_count=1))
         await sender._send_rtcp([report])
         assert sent == [report]
         assert report.sender_info.ntp_timestamp == (1_000_001 + NTP_EPOCH) << 32
+        assert report.sender_info.rtp_timestamp == RtpPacket.parse(packets.data[0]).timestamp
+        assert (report.sender_info.packet_count, report.sender_info.octet_count) == (2, 5)
         assert getattr(sender, LAST_REPORT) == report.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF
         source = inspect.getsource(RTCRtpSender._run_rtcp)
         assert "self._send_rtcp(packets)" in source, "aiortc sends its reports in another way: lips shift when pictures come late"
@@ -257,8 +261,37 @@ def test_mdns_names_would_cost_time() -> None:
     assert timeout >= 0.5, "aioice looks up mDNS names faster now: leaving them out may be unnecessary"
 
 
-def test_a_vanished_browser_is_noticed_within_30_s() -> None:
-    assert aioice.ice.CONSENT_INTERVAL * aioice.ice.CONSENT_FAILURES <= 30, "aioice's consent checks take longer now"
+async def test_every_transport_that_a_connection_makes_is_ours(receiver: Receiver) -> None:
+    assert callable(getattr(RTCPeerConnection, CREATE_TRANSPORT, None)), f"RTCPeerConnection has no {CREATE_TRANSPORT} any more"
+    connection = PeerConnection(IceNetwork(AnyPort()))
+    connection.addTransceiver("audio", direction="sendonly")
+    connection.addTransceiver("video", direction="sendonly")
+    receiver.connection.createDataChannel("first, so that its transport carries the others")
+    await connection.setRemoteDescription(RTCSessionDescription(sdp=await receiver.offer(), type="offer"))
+    assert connection.sctp is not None
+    transports = {each.receiver.transport.transport for each in connection.getTransceivers()} | {connection.sctp.transport.transport}
+    for transport in transports:
+        ours = transport.iceGatherer._connection
+        assert isinstance(ours, IceConnection), "a transport is made in another way now: it would bind ports of its own"
+        assert transport._connection is ours
+        assert (transport._recv, transport._send) == (ours.recv, ours.send), "RTCIceTransport takes these from elsewhere now"
+    await connection.close()
+
+
+def test_what_our_ice_replaces_and_reads_is_there() -> None:
+    connection = aioice.ice.Connection(ice_controlling=False)
+    for name in ("_nominated", "_protocols", "_check_list", "_queue", "_query_consent_task"):
+        assert hasattr(connection, name), f"aioice.Connection has no {name} any more"
+    for caller, name in (
+        ("gather_candidates", "get_component_candidates"),
+        ("connect", "query_consent"),
+        ("request_received", "check_incoming"),
+    ):
+        assert f"self.{name}(" in inspect.getsource(getattr(aioice.ice.Connection, caller)), f"{caller}() no longer calls {name}()"
+    assert "self.check_complete(" in inspect.getsource(aioice.ice.Connection.check_start)
+    assert aioice.ice.CONSENT_INTERVAL * aioice.ice.CONSENT_FAILURES == 30, (
+        "aioice's own consent checks have changed: ours may be unnecessary"
+    )
 
 
 async def test_a_sender_that_fails_ends_its_track(receiver: Receiver) -> None:

@@ -6,16 +6,16 @@ import asyncio
 import itertools
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
 from aiortc import RTCPeerConnection
 from moving_avatar import moving_avatar
 from receiver import Receiver
+from watched_session import NothingLeft, WatchedSession, negotiation
 
-from gpuserver.errors import GpuserverError, InvalidInput, InvalidSdp, SessionNotFound, UpstreamFailed
+from gpuserver.errors import InvalidInput, InvalidSdp, SessionNotFound, UpstreamFailed
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice_connection import IceNetwork
@@ -23,61 +23,14 @@ from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import MAX_LINES, answer_candidates, read_offer
-from gpuserver.pipeline.subscription import Subscription
 from gpuserver.wire import IceCandidate, Offer
+from soak.sdp_mutations import answer_mutations
 
 CHROMIUM_CANDIDATE = IceCandidate(
     candidate="candidate:3301338274 1 udp 2113937151 7b7a6c3c-5463-4c0a-9973-6ee30d97d46e.local 45849 typ host generation 0",
     sdpMid="0",
     sdpMLineIndex=0,
 )
-
-
-class WatchedSession:
-    """Notes when somebody watches."""
-
-    def __init__(self, session_id: str = "s1") -> None:
-        self.session_id = session_id
-        self.notes: list[str] = []
-        self.expected = 0  # peers on their way
-        self.playout = Playout(moving_avatar())
-        self.events = Subscription(lambda _subscription: None)
-        self.detached = asyncio.Event()
-
-    def subscribe(self) -> Subscription:
-        return self.events
-
-    def expect_viewer(self) -> None:
-        self.expected += 1
-
-    def expect_viewer_no_longer(self) -> None:
-        self.expected -= 1
-
-    def attach(self) -> None:
-        self.notes.append("attach")
-
-    def detach(self) -> None:
-        self.notes.append("detach")
-        self.detached.set()
-
-
-class NothingLeft:
-    """Fails if a task is left behind, or if one of aiortc's own tasks has failed."""
-
-    def __init__(self) -> None:
-        self._failures: list[str] = []
-
-    async def __aenter__(self) -> NothingLeft:
-        self._before = asyncio.all_tasks()
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self._failures.append(repr(context)))
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        known = {*self._before, asyncio.current_task()}
-        if left := asyncio.all_tasks() - known:
-            await asyncio.wait(left, timeout=1)
-        assert not asyncio.all_tasks() - known
-        assert not self._failures
 
 
 @pytest.fixture
@@ -88,13 +41,6 @@ async def peers() -> AsyncIterator[Peers]:
         yield made
         await made.aclose()
         await encoding.aclose()
-
-
-def negotiation(peers: Peers, session: WatchedSession, change: Callable[[str], str] = str) -> Callable[[str], Awaitable[str]]:
-    async def negotiate(sdp: str) -> str:
-        return (await peers.answer(session, session.playout, Offer(sdp=change(sdp), type="offer"))).sdp
-
-    return negotiate
 
 
 def without_candidates(sdp: str) -> str:
@@ -399,42 +345,6 @@ async def test_an_offer_that_cannot_work_is_refused_in_plain_words(peers: Peers,
 
 
 async def test_mutated_offers_are_answered_or_refused_and_leave_nothing(peers: Peers) -> None:
-    chance = random.Random(2026)
-    session = WatchedSession()
     async with Receiver() as receiver:
-        offer = await receiver.offer()
-        outcomes = set()
-        for _ in range(60):
-            try:
-                async with asyncio.timeout(2):
-                    await negotiation(peers, session)(mutated(offer, chance))
-                outcomes.add("answered")
-            except GpuserverError as error:
-                assert error.status == 400
-                outcomes.add("refused")
-    assert outcomes == {"answered", "refused"}
-
-
-def mutated(sdp: str, chance: random.Random) -> str:
-    """An offer with one to three of its lines damaged."""
-    lines = sdp.split("\r\n")
-    for _ in range(chance.randint(1, 3)):
-        at = chance.randrange(len(lines))
-        line = lines[at]
-        match chance.randrange(7):
-            case 0:
-                del lines[at]
-            case 1:
-                lines.insert(at, line)
-            case 2:
-                lines[at] = line[: chance.randint(0, len(line))]
-            case 3:
-                lines[at] = re.sub(r"\d+", chance.choice(["0", "-1", "256", "70000", "9" * 20]), line)
-            case 4:
-                other = chance.randrange(len(lines))
-                lines[at], lines[other] = lines[other], line
-            case 5:
-                lines[at] = line.replace(":", chance.choice(["", " ", "::"]), 1)
-            case 6:
-                lines[at] = line + " " + chance.choice(lines)
-    return "\r\n".join(lines)
+        outcomes = await answer_mutations(peers, moving_avatar(), await receiver.offer(), 60, random.Random(2026))
+    assert set(outcomes) == {"answered", "refused"}

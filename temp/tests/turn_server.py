@@ -1,0 +1,69 @@
+"""A real TURN server, coturn, on loopback for as long as a test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+USERNAME, PASSWORD = "tutor", "relayed"
+FIRST_RELAY_PORT, LAST_RELAY_PORT = 42_000, 42_099
+
+
+@dataclass(frozen=True, slots=True)
+class TurnServerAt:
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def turn_server(folder: Path, *options: str) -> AsyncIterator[TurnServerAt]:
+    """Listens on 127.0.0.1 over UDP and TCP and relays to it."""
+    program = shutil.which("turnserver")
+    if program is None:
+        pytest.skip("coturn is not installed: apt install coturn")
+    port = free_port()
+    fixed = "--realm=test --no-tls --no-dtls --no-cli --allow-loopback-peers --log-file=stdout -n -a"
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *fixed.split(),
+        "--listening-ip=127.0.0.1",
+        "--relay-ip=127.0.0.1",
+        f"--listening-port={port}",
+        f"--min-port={FIRST_RELAY_PORT}",
+        f"--max-port={LAST_RELAY_PORT}",
+        f"--user={USERNAME}:{PASSWORD}",
+        f"--userdb={folder / 'turn.db'}",
+        f"--pidfile={folder / 'turn.pid'}",
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(10):
+            await _said(process.stdout, b"auth thread")
+        yield TurnServerAt(port)
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def _said(output: asyncio.StreamReader | None, words: bytes) -> None:
+    assert output is not None
+    while words not in (line := await output.readline()):
+        assert line, "coturn does not start"
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
