@@ -125,7 +125,7 @@ async def speaking_session(avatar: Avatar, language_model: LanguageModel) -> Asy
     session = Session(request, avatar, playout, Studio(language_model, voice, engine, renderer), settings, on_idle=lambda _: None)
     session.attach()
     pictures, sounds = PictureTrack(playout, clock), SoundTrack(playout, clock)
-    pictures.begin(encoding.stream(avatar, H264, Bitrate(clock.now)), H264)
+    pictures.begin(encoding.stream(avatar, H264, Bitrate(clock.now)))
     pulls = [asyncio.create_task(_pull(track)) for track in (pictures, sounds)]
     try:
         yield session, playout, voice, ear

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.codecs.h264 import H264Encoder
@@ -31,8 +32,10 @@ from gpuserver.domain import FRAME_SECONDS, SAMPLE_RATE, Avatar, Generation, Pcm
 from gpuserver.media.bitrate import LADDER
 from gpuserver.media.clock import LoopClock, Pacer
 from gpuserver.media.encoding import Encoding
+from gpuserver.media.ice_connection import IceNetwork
 from gpuserver.media.peer import Peer
 from gpuserver.media.playout import PlayedFrame, Playout
+from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import read_offer
 from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.renderer import Renderer
@@ -100,11 +103,10 @@ class StockSound(MediaStreamTrack):
 @asynccontextmanager
 async def ours(make_playout: Callable[[], RepeatingPlayout | Playout]) -> AsyncIterator[Answer]:
     """Our own peers, each on a playout of its own."""
-    encoding, peers = Encoding(), list[Peer]()
+    encoding, network, peers = Encoding(), IceNetwork(AnyPort()), list[Peer]()
 
     async def answer(sdp: str) -> str:
-        configuration = RTCConfiguration(iceServers=[])
-        peer = Peer(make_playout(), LoopClock(), configuration, encoding, on_connected=lambda _: None, on_ended=lambda _: None)
+        peer = Peer(make_playout(), LoopClock(), network, encoding, on_connected=lambda _: None, on_ended=lambda _: None)
         peers.append(peer)
         return await peer.answer(read_offer(Offer(sdp=sdp, type="offer")))
 
@@ -213,6 +215,7 @@ async def run(mode: str, avatar: Avatar) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
+    cv2.setNumThreads(1)  # as the media server does
     mode, folder = arguments
     asyncio.run(run(mode, load_avatar(Path(folder))))
 

@@ -52,6 +52,11 @@ class Pacer:
         self._last = number
         return number
 
+    def include(self, pieces: int) -> None:
+        """As many pieces have been sent along with the last one."""
+        assert self._last is not None
+        self._last += pieces
+
     def _due(self, number: int) -> float:
         return self._epoch + number * self._period
 

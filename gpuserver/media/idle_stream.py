@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from gpuserver.domain import FPS, Avatar
+from gpuserver.media.payloads import Payloads
 from gpuserver.media.picture_encoders import loop_encoder
 
 KEY_EVERY = 3 * FPS  # how long a session at most encodes live until it can join the loop
@@ -21,9 +22,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdleStream:
-    """The loop forth and back, as access units. Unit n can follow unit n - 1; the first, and every 75th, is a key frame."""
+    """The loop forth and back, ready for RTP. Unit n can follow unit n - 1; the first, and every 75th, is a key frame."""
 
-    units: tuple[bytes, ...]
+    units: tuple[Payloads, ...]
     bitrate: int  # bit/s of its busiest three seconds
 
     def phase(self, position: int) -> int:
@@ -71,13 +72,13 @@ class IdleStreams:
 
     def _encode(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
         encoder = loop_encoder(mime_type, avatar.width, avatar.height, KEY_EVERY)
-        units: list[bytes] = []
+        units: list[Payloads] = []
         period = max(1, 2 * len(avatar.frames) - 2)
         for position in range(period * math.ceil(KEY_EVERY / period)):  # a short loop goes round until a key frame is worth its bits
             if self._closed:
                 return None
             units.append(encoder.encode(avatar.frame_at(position).picture, key=position % KEY_EVERY == 0))
-        sizes = [len(unit) for unit in units]
+        sizes = [sum(map(len, unit)) for unit in units]
         busiest = max(sum(sizes[start : start + KEY_EVERY]) / min(KEY_EVERY, len(sizes)) for start in range(0, len(sizes), KEY_EVERY))
         return IdleStream(tuple(units), round(busiest * 8 * FPS))
 

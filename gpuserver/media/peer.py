@@ -134,7 +134,7 @@ class Peer:
             if transceiver.kind == "video":
                 codec = negotiated_codec(transceiver)
                 stream = self._encoding.stream(self._playout.avatar, codec, Bitrate(self._clock.now))
-                self._picture.begin(stream, codec)
+                self._picture.begin(stream)
                 Sending(transceiver.sender, self._picture, epoch, PICTURE_CLOCK, stream)
             else:
                 Sending(transceiver.sender, self._sound, epoch, SAMPLE_RATE)

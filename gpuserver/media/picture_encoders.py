@@ -9,9 +9,8 @@ from av import VideoCodecContext, VideoFrame
 from av.video.frame import PictureType
 
 from gpuserver.domain import FPS, Bytes2D
+from gpuserver.media.payloads import H264, VP8, Payloads, payloads_of
 
-H264 = "video/H264"
-VP8 = "video/VP8"
 CODECS = (H264, VP8)  # in order of preference; x264 needs half of libvpx's time for the same picture
 
 KEY_EVERY = 60 * FPS  # of a live stream: key frames come when they are asked for
@@ -19,32 +18,35 @@ BUFFER_SECONDS = 1.0  # how far a key frame may overdraw the bit rate; with less
 
 # x264's aim where bits are plenty. PSNR on three faces, 512x512 and smaller: 46 to 51 dB; stock aiortc's VP8: 44 to 46 dB (bench/media.py).
 LIVE_QUALITY = 21
-IDLE_QUALITY = 22
+IDLE_QUALITY = 24
 LOOP_BITRATE = 1_000_000  # bit/s; without a limit the key frames of a still picture are 100 kB each
 # Without variance-based quantisation faces take a fifth fewer bits at the same PSNR; the diamond search is enough for a sitting person.
 X264_LIVE = "aq-mode=0:me=dia"
+# Every packet of the loop is sent to every idle session: time spent on it once is saved many times. 1 dB less than live, half its bits.
+X264_LOOP = "aq-mode=0:no-psy=1"
 
 
 class PictureEncoder(Protocol):
     """A stream of pictures of one size. Its first picture is a key frame."""
 
-    def encode(self, picture: Bytes2D, *, key: bool) -> bytes:
-        """One access unit. picture: uint8 [height * 3 / 2, width], I420. key: make it a key frame."""
+    def encode(self, picture: Bytes2D, *, key: bool) -> Payloads:
+        """One picture, ready for RTP. picture: uint8 [height * 3 / 2, width], I420. key: make it a key frame."""
         ...
 
 
 class _Encoder:
-    def __init__(self, context: VideoCodecContext):
+    def __init__(self, mime_type: str, context: VideoCodecContext):
+        self._mime_type = mime_type
         self._context = context
         self._frames = 0
 
-    def encode(self, picture: Bytes2D, *, key: bool) -> bytes:
+    def encode(self, picture: Bytes2D, *, key: bool) -> Payloads:
         frame = VideoFrame.from_numpy_buffer(picture, format="yuv420p")  # no copy: the encoder is done with it when it returns
         frame.pts = self._frames
         frame.time_base = self._context.time_base
         frame.pict_type = PictureType.I if key else PictureType.NONE
         self._frames += 1
-        return b"".join(map(bytes, self._context.encode(frame)))
+        return payloads_of(self._mime_type, b"".join(map(bytes, self._context.encode(frame))))
 
 
 def live_encoder(mime_type: str, width: int, height: int, bitrate: int) -> PictureEncoder:
@@ -67,7 +69,7 @@ def live_encoder(mime_type: str, width: int, height: int, bitrate: int) -> Pictu
         "minrate": str(bitrate),  # equal to maxrate: a constant rate
         **_limit(bitrate),
     }
-    return _Encoder(context)
+    return _Encoder(VP8, context)
 
 
 def loop_encoder(mime_type: str, width: int, height: int, key_every: int) -> PictureEncoder:
@@ -77,19 +79,19 @@ def loop_encoder(mime_type: str, width: int, height: int, key_every: int) -> Pic
             width,
             height,
             key_every,
-            {"preset": "veryfast", "crf": str(IDLE_QUALITY), "x264-params": "aq-mode=0", "keyint_min": str(key_every)},
+            {"preset": "medium", "crf": str(IDLE_QUALITY), "x264-params": X264_LOOP, "keyint_min": str(key_every)},
         )
     context = _context("libvpx", width, height, key_every)
     context.bit_rate = LOOP_BITRATE  # an upper limit; crf decides
     context.options = {"deadline": "realtime", "cpu-used": "-4", "lag-in-frames": "0", "crf": "10", "keyint_min": str(key_every)}
-    return _Encoder(context)
+    return _Encoder(VP8, context)
 
 
 def _x264(width: int, height: int, key_every: int, options: dict[str, str]) -> PictureEncoder:
     context = _context("libx264", width, height, key_every)
     context.profile = "Baseline"  # what every browser decodes, and what the answer promises
     context.options = {"tune": "zerolatency", "sc_threshold": "0", **options}  # no key frames where the picture changes much
-    return _Encoder(context)
+    return _Encoder(H264, context)
 
 
 def _context(codec: str, width: int, height: int, key_every: int) -> VideoCodecContext:

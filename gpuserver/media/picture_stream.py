@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gpuserver.domain import Avatar, Bytes2D
 from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.idle_stream import IdleStream, IdleStreams
+from gpuserver.media.payloads import Payloads
 from gpuserver.media.picture_encoders import PictureEncoder, live_encoder
 from gpuserver.media.playout import PlayedFrame
 
@@ -25,7 +26,7 @@ class Unit:
     """One encoded picture. number: the tick that it shows."""
 
     number: int
-    data: bytes
+    payloads: Payloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class PictureStream:
         return self._counted(Unit(played.number, await self._encode(played)))
 
     def _counted(self, unit: Unit) -> Unit:
-        self._bitrate.note_sent(len(unit.data))
+        self._bitrate.note_sent(sum(map(len, unit.payloads)))
         return unit
 
     def _follow_loop(self, played: PlayedFrame) -> bool:
@@ -105,7 +106,7 @@ class PictureStream:
         self._encoder = None
         return True
 
-    async def _encode(self, played: PlayedFrame) -> bytes:
+    async def _encode(self, played: PlayedFrame) -> Payloads:
         """A picture of its own. A new stretch, and a new bit rate, begin with a new encoder."""
         key = self._key_due(played.number)
         limit = self._bitrate.limit
@@ -127,5 +128,5 @@ class PictureStream:
         self._last_key = number
 
 
-def _encode(encoder: PictureEncoder, picture: Bytes2D, key: bool) -> bytes:
+def _encode(encoder: PictureEncoder, picture: Bytes2D, key: bool) -> Payloads:
     return encoder.encode(picture, key=key)

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +27,6 @@ _PRIVATE = "_RTCRtpSender__"
 STARTED, EXITED = _PRIVATE + "rtp_started", _PRIVATE + "rtp_exited"  # events that RTCRtpSender.stop() waits for
 MID, EXTENSIONS, RTX_TYPE = _PRIVATE + "mid", _PRIVATE + "rtp_header_extensions_map", _PRIVATE + "rtx_payload_type"
 ENCODER = _PRIVATE + "encoder"  # whose target_bitrate is set to the browser's estimate
-REPORTED = {name: _PRIVATE + name for name in ("rtp_timestamp", "packet_count", "octet_count")}
 LAST_REPORT, LAST_REPORT_TIME = _PRIVATE + "lsr", _PRIVATE + "lsr_time"  # how an answer to a report is recognised
 RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME = "_run_rtp", "_retransmit", "_send_rtcp", "_send_keyframe"
 NEGOTIATED_CODECS = "_codecs"
@@ -39,7 +38,7 @@ log = structlog.get_logger(__name__)
 class Encoded:
     """What a track hands over. payloads: of the RTP packets, in order. timestamp: in units of the codec's RTP clock."""
 
-    payloads: list[bytes]
+    payloads: Sequence[bytes]
     timestamp: int
 
 
@@ -114,17 +113,15 @@ class Sending:
 
     async def _send(self, header: _Header, encoded: Encoded) -> None:
         transport, last = self._sender.transport, len(encoded.payloads) - 1
-        timestamp = (self._origin + encoded.timestamp) & 0xFFFFFFFF
+        header.begin((self._origin + encoded.timestamp) & 0xFFFFFFFF)
         self._timestamp = encoded.timestamp
         for index, payload in enumerate(encoded.payloads):
-            head = header.pack(self._sequence, timestamp, marker=index == last)
+            head = header.pack(self._sequence, marker=index == last)
             self._history[self._sequence % HISTORY] = (self._sequence, head, payload)
             self._sequence = (self._sequence + 1) & 0xFFFF
             await transport._send_rtp(head + payload)
             self._octets += len(payload)
         self._packets += last + 1
-        for name, value in (("rtp_timestamp", timestamp), ("packet_count", self._packets), ("octet_count", self._octets)):
-            setattr(self._sender, REPORTED[name], value)
 
     async def _retransmit(self, sequence: int) -> None:
         """The browser misses a packet (NACK)."""
@@ -137,8 +134,11 @@ class Sending:
         would shift the lips at the receiver; ours is the time at which the picture was due."""
         for packet in packets:
             if isinstance(packet, RtcpSrPacket) and self._timestamp is not None:
-                packet.sender_info.ntp_timestamp = round((self._epoch + self._timestamp / self._rate + NTP_EPOCH) * 2**32)
-                setattr(self._sender, LAST_REPORT, packet.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF)
+                told = packet.sender_info
+                told.ntp_timestamp = round((self._epoch + self._timestamp / self._rate + NTP_EPOCH) * 2**32)
+                told.rtp_timestamp = (self._origin + self._timestamp) & 0xFFFFFFFF
+                told.packet_count, told.octet_count = self._packets & 0xFFFFFFFF, self._octets & 0xFFFFFFFF
+                setattr(self._sender, LAST_REPORT, told.ntp_timestamp >> 16 & 0xFFFFFFFF)
                 setattr(self._sender, LAST_REPORT_TIME, time.time())
         await self._send_rtcp(packets)
 
@@ -156,13 +156,17 @@ class _Header:
         block = struct.pack("!HH", profile, len(values) // 4) + values if values else b""
         before, found, after = block.partition(_PLACE.to_bytes(3)) if placed else (block, b"", b"")
         self._before, self._after, self._timed = before, after, bool(found)
+        self._common = b""
 
-    def pack(self, sequence: int, timestamp: int, *, marker: bool) -> bytes:
-        head = struct.pack("!BBHLL", self._first, self._types[marker], sequence, timestamp, self._ssrc)
-        if not self._timed:
-            return head + self._before
-        sent = int((time.time() + NTP_EPOCH) * (1 << 18)) & 0xFFFFFF  # 6 bits of seconds, 18 of their fraction
-        return b"%b%b%b%b" % (head, self._before, sent.to_bytes(3), self._after)
+    def begin(self, timestamp: int) -> None:
+        """The packets that follow belong to this time stamp and leave now."""
+        self._common = struct.pack("!LL", timestamp, self._ssrc) + self._before
+        if self._timed:
+            sent = int((time.time() + NTP_EPOCH) * (1 << 18)) & 0xFFFFFF  # 6 bits of seconds, 18 of their fraction
+            self._common += sent.to_bytes(3) + self._after
+
+    def pack(self, sequence: int, *, marker: bool) -> bytes:
+        return struct.pack("!BBH", self._first, self._types[marker], sequence) + self._common
 
 
 class _Retransmission:

@@ -23,11 +23,21 @@ class SoundStream:
         self._silent_pieces = 0
         self._silence = b""
 
+    @property
+    def settled(self) -> bool:
+        """Whether silence that follows is the same packet every time."""
+        return self._silent_pieces > SETTLED_PIECES
+
+    @property
+    def silent_tick(self) -> bytes:
+        """The packet of 40 ms of settled silence: two frames of equal size (RFC 6716, section 3.2.3)."""
+        return bytes([self._silence[0] | 1]) + self._silence[1:] * 2
+
     def encode(self, pcm: Pcm) -> bytes:
         """The packet of one piece, int16 [960]."""
         silent = pcm.tobytes() == SILENT_PIECE
         self._silent_pieces = self._silent_pieces + 1 if silent else 0
-        if self._silent_pieces > SETTLED_PIECES:
+        if self.settled:
             return self._silence
         packet = self._pass(pcm)
         if silent:

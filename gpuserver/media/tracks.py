@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.vpx import Vp8Encoder
-from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack
-from av import Packet
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Avatar, Pcm
 from gpuserver.media.clock import Clock, Pacer
-from gpuserver.media.picture_encoders import H264
 from gpuserver.media.picture_stream import PictureStream
 from gpuserver.media.playout import PlayedFrame
 from gpuserver.media.sending import Encoded
@@ -55,12 +50,10 @@ class PictureTrack(MediaStreamTrack):
         self._playout = playout
         self._pacer = Pacer(clock, playout.epoch, FRAME_SECONDS, PICTURE_PATIENCE)
         self._stream: PictureStream | None = None
-        self._pack: Callable[[Packet[Any]], tuple[list[bytes], int]] = H264Encoder().pack
 
-    def begin(self, stream: PictureStream, mime_type: str) -> None:
-        """Send what this stream encodes, in the codec that was negotiated."""
+    def begin(self, stream: PictureStream) -> None:
+        """Send what this stream encodes."""
         self._stream = stream
-        self._pack = H264Encoder().pack if mime_type == H264 else Vp8Encoder().pack
 
     async def recv(self) -> Encoded:  # type: ignore[override] # a sender takes what its encoder's pack() takes
         """The next picture at its time. Raises MediaStreamError once stopped."""
@@ -71,13 +64,11 @@ class PictureTrack(MediaStreamTrack):
             unit = stream.pay()
         else:
             unit = await stream.next(self._playout.tick(await self._pacer.next()))
-        packet = Packet(unit.data)
-        packet.pts, packet.time_base = unit.number * PICTURE_STEP, VIDEO_TIME_BASE
-        return Encoded(*self._pack(packet))
+        return Encoded(unit.payloads, unit.number * PICTURE_STEP)
 
 
 class SoundTrack(MediaStreamTrack):
-    """50 pieces of 20 ms per second; a late one is sent at once, a very late one is left out."""
+    """Pieces of 20 ms; a late one is sent at once, a very late one is left out. The silence of a whole tick leaves as one packet."""
 
     kind = "audio"
 
@@ -92,4 +83,10 @@ class SoundTrack(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         piece = await self._pacer.next()
-        return Encoded([self._stream.encode(self._playout.sound(piece))], piece * PIECE_SAMPLES)
+        timestamp = piece * PIECE_SAMPLES
+        tick, half = divmod(piece, 2)
+        if half == 0 and self._stream.settled and self._playout.tick(tick).generation is None:
+            self._playout.sound(piece + 1)  # is taken as well
+            self._pacer.include(1)
+            return Encoded((self._stream.silent_tick,), timestamp)
+        return Encoded((self._stream.encode(self._playout.sound(piece)),), timestamp)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from aiortc.codecs.h264 import h264_depayload
+from aiortc.codecs.vpx import vp8_depayload
 from av import CodecContext, Packet, VideoCodecContext
 from moving_avatar import moving_avatar
 
@@ -51,6 +53,7 @@ class Connection:
     stream: PictureStream
     pool: CountingExecutor
     decoder: VideoCodecContext
+    depayload: Callable[[bytes], bytes]
     worst: float = 0.0  # mean difference of a decoded picture to the one that was to be shown, in grey levels
     numbers: list[int] = field(default_factory=list)
     shown: dict[int, Bytes2D] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class Connection:
             self.shown.setdefault(missing, self.avatar.frame_at(position - number + missing).picture)
         unit = await self.stream.next(PlayedFrame(number, position, picture, SILENCE, Generation(1) if talking else None))
         while True:
-            self._see(unit.number, unit.data)
+            self._see(unit.number, b"".join(map(self.depayload, unit.payloads)))
             if not self.stream.owes:
                 break
             unit = self.stream.pay()
@@ -100,7 +103,7 @@ def connect(loops: IdleStreams, codec: str, avatar: Avatar) -> Connection:
     stream = PictureStream(avatar, codec, loops, pool, Bitrate(asyncio.get_running_loop().time))
     decoder = CodecContext.create("h264" if codec == H264 else "libvpx", "r")
     decoder.flags = decoder.flags | 0x80000  # low delay
-    return Connection(avatar, stream, pool, decoder)
+    return Connection(avatar, stream, pool, decoder, h264_depayload if codec == H264 else vp8_depayload)
 
 
 @pytest.fixture(params=CODECS)

@@ -35,6 +35,19 @@ def test_every_piece_is_one_packet_and_sounds_where_it_was() -> None:
     assert abs(audible[-1] - (960 * 25 + PRE_SKIP)) < 480
 
 
+def test_a_tick_of_settled_silence_is_one_packet_of_40_ms() -> None:
+    stream = SoundStream()
+    silence = np.zeros(960, np.int16)
+    packets = [stream.encode(piece) for piece in (hum(10).reshape(-1, 960))]
+    while not stream.settled:
+        packets.append(stream.encode(silence))
+    before = 960 * len(packets)
+    packets += [stream.silent_tick] * 10
+    decoded = heard(packets)
+    assert len(decoded) == before + 1920 * 10
+    assert np.abs(decoded[before:].astype(int)).max() < 30
+
+
 def test_settled_silence_is_the_same_packet_and_speech_after_it_is_whole() -> None:
     sound = np.concatenate([hum(10), np.zeros(960 * 100, np.int16), hum(10)])
     packets = encode(sound)

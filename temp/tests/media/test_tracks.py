@@ -41,17 +41,19 @@ class NotedPlayout:
 
     def __init__(self) -> None:
         self.avatar = moving_avatar()
+        self.silent_until = 0  # the first tick in which it talks
         self.ticks: list[int] = []
         self.pieces: list[int] = []
 
     def tick(self, number: int) -> PlayedFrame:
         self.ticks.append(number)
         picture = self.avatar.frame_at(number).picture.copy()
-        return PlayedFrame(number, number, picture, np.zeros(1920, np.int16), Generation(1))
+        generation = Generation(1) if number >= self.silent_until else None
+        return PlayedFrame(number, number, picture, np.zeros(1920, np.int16), generation)
 
     def sound(self, piece: int) -> Pcm:
         self.pieces.append(piece)
-        return np.full(960, piece % 1000, np.int16)
+        return np.full(960, piece % 1000 if piece >= 2 * self.silent_until else 0, np.int16)
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ async def tracks() -> AsyncIterator[Callable[[float], Tracks]]:
     def make(now: float = EPOCH) -> Tracks:
         clock, playout = VirtualClock(now), NotedPlayout()
         picture = PictureTrack(playout, clock)
-        picture.begin(encoding.stream(playout.avatar, H264, Bitrate(clock.now)), H264)
+        picture.begin(encoding.stream(playout.avatar, H264, Bitrate(clock.now)))
         return Tracks(picture, SoundTrack(playout, clock), clock, playout)
 
     yield make
@@ -155,6 +157,17 @@ async def test_very_late_sound_is_left_out(tracks: MakeTracks) -> None:
     made.clock.time = EPOCH + 60
     assert (await made.sound.recv()).timestamp == 3000 * 960
     assert made.playout.pieces == [0, 3000]
+
+
+async def test_settled_silence_leaves_as_one_packet_for_each_tick_until_somebody_speaks(tracks: MakeTracks) -> None:
+    made = tracks(EPOCH)
+    made.playout.silent_until = 20
+    stamps = [(await made.sound.recv()).timestamp for _ in range(30)]
+    steps = np.diff(stamps) // 960
+    assert list(steps) == [1] * 12 + [2] * 14 + [1] * 3
+    assert stamps[26] == 40 * 960, "speech begins with the first piece of its tick"
+    assert made.playout.pieces[:12] == list(range(12))
+    assert made.clock.time == pytest.approx(EPOCH + stamps[-1] / 48_000, abs=1e-9)
 
 
 async def test_a_stopped_track_ends(tracks: MakeTracks) -> None:
