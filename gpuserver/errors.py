@@ -26,6 +26,7 @@ GpuserverError
 │   ├── NoUsableFace, VideoLimitExceeded
 ├── AvatarDamaged (500)          an avatar folder that does not match its own description
 ├── DeviceLost (500)             the GPU, or the driver below it, is gone for this process
+├── DeviceFull (500)             the GPU has no memory left, not even for the least work
 ├── NoDevice (503)               there is no GPU for MuseTalk
 ├── WeightsUnusable (503)        MuseTalk's weight files cannot be used
 │   ├── WeightsMissing           a file is not there
@@ -232,6 +233,11 @@ class DeviceLost(GpuserverError):
     default_advice = (
         "The server goes on with the CPU engine. Look at the driver's messages (dmesg, nvidia-smi) and restart the media server."
     )
+
+
+class DeviceFull(GpuserverError):
+    slug, title = "device-full", "The GPU's memory is full"
+    default_advice = "End sessions, or other programs on the GPU; nvidia-smi lists them."
 
 
 class NoDevice(GpuserverError):

@@ -104,9 +104,10 @@ class GraphPainter:
         return faces
 
     def _recorded(self, bucket: int) -> bool:
-        """Whether there was memory for the bucket. Raises torch.OutOfMemoryError for the smallest one."""
+        """Whether there was memory for the bucket. Raises torch.OutOfMemoryError for the smallest one, and DeviceLost."""
         try:
-            self._recordings[bucket] = self._record(bucket)
+            with translated():
+                self._recordings[bucket] = self._record(bucket)
         except torch.OutOfMemoryError:
             if bucket == self._buckets[0]:
                 raise

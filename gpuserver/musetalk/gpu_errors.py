@@ -10,7 +10,7 @@ import torch
 from gpuserver.errors import DeviceLost
 
 _MEMORY = ("out of memory", "ALLOC_FAILED")  # as CUDA and cuBLAS put it
-_DEVICE = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "NVRTC", "device-side assert")
+_DEVICE = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "NVRTC", "device-side assert")
 
 
 @contextmanager

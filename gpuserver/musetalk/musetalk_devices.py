@@ -14,6 +14,7 @@ from gpuserver.config import Settings
 from gpuserver.domain import AvatarFrame, Box, Generation, LatentFace, MouthJob, PipelinedEngine
 from gpuserver.errors import DeviceLost, NoDevice
 from gpuserver.musetalk.avatar_latents import wanted_preparation
+from gpuserver.musetalk.gpu_errors import translated
 from gpuserver.musetalk.model_files import Version
 from gpuserver.musetalk.musetalk_engine import make_musetalk_engine
 from gpuserver.musetalk.renderer import Device
@@ -47,9 +48,10 @@ def load_musetalk(settings: Settings) -> list[Device]:
 
 def load_on(device: str, base: Path, version: Version) -> Device:
     """One warm engine. Raises WeightsMissing, WeightsDamaged, torch.OutOfMemoryError, DeviceLost."""
-    engine = make_musetalk_engine(load_unet(base, version, device), load_vae(base, device), load_whisper(base, device))
-    engine.warm_up()
-    speed = frames_per_second(engine)
+    with translated():
+        engine = make_musetalk_engine(load_unet(base, version, device), load_vae(base, device), load_whisper(base, device))
+        engine.warm_up()
+        speed = frames_per_second(engine)
     log.info("gpu_ready", device=device, frames_per_second=round(speed))
     return Device(engine, speed)
 

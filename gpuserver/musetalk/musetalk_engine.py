@@ -37,7 +37,7 @@ class MuseTalkStats:
     painted: int  # faces
     not_finite: int  # faces that the network gave no numbers for: the source's own mouth was shown
     without_latent: int  # frames of an avatar that was not prepared for MuseTalk
-    out_of_memory: int  # times that a batch had to be halved, or a single face left out
+    out_of_memory: int  # times that a batch of faces or sounds had to be halved, or a single one left out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +96,7 @@ class MuseTalkEngine:
     @property
     def out_of_memory(self) -> int:
         """As in stats()."""
-        return self._counts["out_of_memory"]
+        return self._counts["out_of_memory"] + self._ear.out_of_memory
 
     def warm_up(self) -> None:
         """Once, before the first job: reserves memory, chooses kernels, hears silence.
@@ -134,7 +134,7 @@ class MuseTalkEngine:
             painted=counts["painted"],
             not_finite=counts["not_finite"],
             without_latent=counts["without_latent"],
-            out_of_memory=counts["out_of_memory"],
+            out_of_memory=self.out_of_memory,
         )
 
     # ------------------------------------------------------------ for its drawings

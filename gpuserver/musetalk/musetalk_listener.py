@@ -24,7 +24,7 @@ class Ear(Protocol):
         ...
 
     def steps(self, mel: Floats, begin: int, end: int) -> Floats:
-        """Hidden states float32 [end - begin, 5, width] of a log-mel spectrogram [80, 3000]. Raises DeviceLost."""
+        """Hidden states float32 [end - begin, 5, width] of a log-mel spectrogram [80, 3000]. Raises DeviceLost, DeviceFull."""
         ...
 
 
@@ -50,7 +50,10 @@ class MuseTalkListener:
         self._ending: Floats | None = self._zeros(0)  # the steps from _known on, if the sentence is over; None: not listened to yet
 
     def hear(self, speech: Speech) -> Floats:
-        """Rows of the pictures whose look-ahead is complete. Raises ValueError when the rate changes within the sentence, DeviceLost."""
+        """Rows of the pictures whose look-ahead is complete.
+
+        Raises ValueError when the rate changes within the sentence, DeviceLost, DeviceFull.
+        """
         self._rate = self._rate or speech.sample_rate
         if self._rate != speech.sample_rate:
             raise ValueError(f"the sample rate changes from {self._rate} to {speech.sample_rate} Hz within a sentence")
@@ -63,7 +66,7 @@ class MuseTalkListener:
         return self._rows((self._known - whisper.STEPS_AFTER) // whisper.STEPS_PER_PICTURE)
 
     def finish(self) -> Floats:
-        """The remaining rows. Raises DeviceLost. Calls Whisper only where the last pieces were too short to be listened to."""
+        """The remaining rows. Raises DeviceLost, DeviceFull. Calls Whisper only where the last pieces were too short to be listened to."""
         if self._ending is None:
             self._listen()
         pictures = -(-self._samples * FPS // self._rate) if self._rate else 0

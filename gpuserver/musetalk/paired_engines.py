@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpuserver.domain import Drawing, FaceCrop, Floats, LipSyncEngine, Listener, MouthJob, PipelinedEngine, Speech
-from gpuserver.errors import DeviceLost
+from gpuserver.errors import DeviceFull, DeviceLost
 from gpuserver.musetalk.quiet_frames import QuietFrames
 
 
@@ -79,9 +79,13 @@ class NetworkOfPair:
 
     def __init__(self, engine: LipSyncEngine, pair: Pair):
         self.name = engine.name
-        self.max_batch = engine.max_batch
         self._engine = engine
         self._pair = pair
+
+    @property
+    def max_batch(self) -> int:
+        """It falls where the device has too little memory."""
+        return self._engine.max_batch
 
     @property
     def out_of_memory(self) -> int:
@@ -115,7 +119,7 @@ def network_of_pair(engine: LipSyncEngine, pair: Pair) -> NetworkOfPair:
 class PairedListener:
     """Implements domain.Listener: a row is given when both engines know theirs, and whether there is a pause.
 
-    If the network's device is lost in the middle of a sentence, the rest of it is the spare engine's.
+    If the network's device is lost in the middle of a sentence, or has no memory to hear it, the rest of it is the spare engine's.
     """
 
     def __init__(self, network: Listener, spare: Listener, pair: Pair):
@@ -147,6 +151,8 @@ class PairedListener:
         if self._network is not None:
             try:
                 self._network_rows.extend(listen(self._network))
+            except DeviceFull:
+                self._network = None  # the next sentence is tried again
             except DeviceLost:
                 self._network, self._pair.deaf = None, True
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gpuserver.domain import Floats
+from gpuserver.errors import DeviceFull
 from gpuserver.musetalk.gpu_errors import translated
 from gpuserver.musetalk.networks.whisper import MEL_BANDS, MEL_FRAMES, WhisperEncoder
 
@@ -41,13 +42,14 @@ class WhisperEar:
             self._stream = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
         self._waiting: deque[_Question] = deque()  # bounded: every caller waits for its answer
         self._encoding = threading.Lock()
+        self.out_of_memory = 0  # times that a batch had to be halved, or one window given up
 
     @property
     def width(self) -> int:
         return self._encoder.config.channels
 
     def steps(self, mel: Floats, begin: int, end: int) -> Floats:
-        """As Ear.steps. Raises DeviceLost, or torch.OutOfMemoryError where there is not even memory for one."""
+        """As Ear.steps. Raises DeviceLost, or DeviceFull where there is not even memory for one."""
         question = _Question(mel, begin, end)
         self._waiting.append(question)
         with self._encoding:  # whoever comes in answers for all who wait, and finds the own question answered or among them
@@ -57,7 +59,7 @@ class WhisperEar:
         return question.answer.result()
 
     def warm_up(self) -> None:
-        """Run the largest batch and the smallest, so that memory and kernels are there. Raises as steps()."""
+        """Run the largest batch and the smallest, so that memory and kernels are there. Raises DeviceLost, torch.OutOfMemoryError."""
         silence = np.zeros((MEL_BANDS, MEL_FRAMES), np.float32)
         for size in (MAX_BATCH, 1):
             self._encode([_Question(silence, 0, 1) for _ in range(size)])
@@ -73,9 +75,12 @@ class WhisperEar:
         """False: there is too little memory for so many."""
         try:
             answers = self._encode(batch)
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
-            if isinstance(error, torch.OutOfMemoryError) and len(batch) > 1:
+        except torch.OutOfMemoryError as error:
+            self.out_of_memory += 1
+            if len(batch) > 1:
                 return False
+            batch[0].answer.set_exception(DeviceFull(str(error)))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
             for question in batch:
                 question.answer.set_exception(error)
         else:

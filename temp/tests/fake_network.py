@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from fakes import MOUTH, FakeListener, fake_avatar, fake_crop
 
 from gpuserver.domain import Avatar, FaceCrop, Floats, LatentFace, MouthJob, Speech
-from gpuserver.errors import DeviceLost
+from gpuserver.errors import DeviceFull, DeviceLost
 
 NETWORK_LUMA = 230  # what FakeNetwork paints the mouth with
 TOKENS, WIDTH = 3, 2  # of its rows
 
 
 class NetworkListener(FakeListener):
-    """Rows float32 [n, 3, 2], full of the loudest sample of each frame. Loses its device where `lost()` says so."""
+    """Rows float32 [n, 3, 2], full of the loudest sample of each frame. Asks the network whether its device is lost or full."""
 
     blocking = False
 
-    def __init__(self, lost: Callable[[], bool] = lambda: False):
+    def __init__(self, network: FakeNetwork):
         super().__init__()
-        self._lost = lost
+        self._network = network
 
     def hear(self, speech: Speech) -> Floats:
-        if self._lost():
+        if self._network.lost:
             raise DeviceLost("The fake device fell off the bus.")
+        if self._network.full:
+            raise DeviceFull("The fake device has no memory left.")
         return super().hear(speech)
 
     def _rows(self, end: int) -> Floats:
@@ -46,20 +48,23 @@ class FakeDrawing:
 
 
 class FakeNetwork:
-    """Implements PipelinedEngine. Draws every mouth brighter than FakeEngine does; None for a row of NaN. `lost`: the device is gone."""
+    """Implements PipelinedEngine. Draws every mouth brighter than FakeEngine does; None for a row of NaN.
+
+    lost: the device is gone. full: it has no memory for hearing.
+    """
 
     def __init__(self, name: str = "network", max_batch: int = 4):
         self.name = name
         self.max_batch = max_batch
         self.out_of_memory = 0
-        self.lost = False
+        self.lost = self.full = False
         self.listeners = 0
         self.begun: list[list[MouthJob]] = []
         self.finished: list[list[MouthJob]] = []
 
     def listener(self) -> NetworkListener:
         self.listeners += 1
-        return NetworkListener(lambda: self.lost)
+        return NetworkListener(self)
 
     def rest(self) -> Floats:
         return np.zeros((TOKENS, WIDTH), np.float32)

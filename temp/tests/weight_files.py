@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -114,3 +115,13 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     """Whether two networks have the same parameters."""
     mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def smallest_networks(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the official sizes be the smallest possible ones, and put weights of V1.5 for them, in the official formats, below `base`."""
+    unet, vae = UNetConfig((32, 32, 32, 32), 64), VaeConfig((32, 32, 32, 32))
+    for config, small in ((UNetConfig, unet), (VaeConfig, vae), (WhisperConfig, WhisperConfig.tiny())):
+        monkeypatch.setattr(config, "official", classmethod(lambda _cls, small=small: small))
+    write(base, UNET_V15, dict(random_weights(UNet(unet)).state_dict()))
+    write(base, "sd-vae/diffusion_pytorch_model.bin", old_vae_names(random_weights(Vae(vae)).state_dict()))
+    write(base, WHISPER, whole_whisper(tiny_whisper().state_dict(), "model."))

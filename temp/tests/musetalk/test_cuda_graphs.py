@@ -27,11 +27,12 @@ class FakeNetwork:
 
     def __init__(self, room: int = 8) -> None:
         self.room = room
+        self.refusal: RuntimeError = torch.OutOfMemoryError("no memory")
         self.last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, latents: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         if len(rows) > self.room:
-            raise torch.OutOfMemoryError("no memory")
+            raise self.refusal
         pictures, usable = self.paint(rows)
         self.last = (latents, rows, pictures, usable)
         return pictures, usable
@@ -152,8 +153,12 @@ def test_a_tray_is_used_again_and_its_faces_stay_what_they_were(cuda: FakeCuda, 
     assert cuda.trays == 2
 
 
-def test_sizes_for_which_there_is_no_memory_are_left_out(cuda: FakeCuda, network: FakeNetwork) -> None:
-    network.room = 3
+@pytest.mark.parametrize(
+    "refusal",
+    [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")],
+)
+def test_sizes_for_which_there_is_no_memory_are_left_out(cuda: FakeCuda, network: FakeNetwork, refusal: RuntimeError) -> None:
+    network.room, network.refusal = 3, refusal
     painter = warm_painter(network)
     assert painter.max_batch == 2
     assert painter.begin(orders(5, 6))().pictures[:, 0, 0, 0].tolist() == [5, 6]

@@ -154,6 +154,7 @@ def test_a_batch_that_was_begun_before_the_loss_is_lost_with_it(ear: WhisperEar)
     [
         ("CUDA error: an illegal memory access was encountered", DeviceLost),
         ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", DeviceLost),
+        ("CUDA driver error: device not ready", DeviceLost),
         ("CUDA error: out of memory", torch.OutOfMemoryError),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", torch.OutOfMemoryError),
         ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),

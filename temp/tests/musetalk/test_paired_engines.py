@@ -100,6 +100,23 @@ def test_a_device_that_is_lost_in_a_sentence_leaves_the_rest_of_it_to_the_spare_
     assert len(before) >= 8
 
 
+def test_a_full_device_leaves_the_rest_of_a_sentence_to_the_spare_engine_and_hears_the_next_one(pair: Pair, network: FakeNetwork) -> None:
+    listener = pair.listener()
+    before = listener.hear(speech(1000))
+    network.full = True
+    after = np.concatenate([listener.hear(speech(2000)), listener.finish()])
+    network.full = False
+    assert [pair.suits_network(job) for job in jobs(after, prepared_avatar())] == [False] * (20 - len(before))
+    assert not pair.deaf
+    assert all(pair.suits_network(job) for job in jobs(rows_of(pair, speech(1000)), prepared_avatar()))
+
+
+def test_a_device_that_cannot_hold_as_large_batches_any_more_is_not_given_them(pair: Pair, network: FakeNetwork) -> None:
+    paired = network_of_pair(network, pair)
+    network.max_batch = 2
+    assert paired.max_batch == 2
+
+
 def test_a_sentence_without_sound_has_no_rows(pair: Pair) -> None:
     assert len(pair.listener().finish()) == 0
     assert len(pair.listener().hear(speech(1000, frames=0))) == 0

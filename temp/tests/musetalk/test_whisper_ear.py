@@ -12,7 +12,7 @@ from golden_data import golden_array
 from torch import Tensor
 
 from gpuserver.domain import Floats
-from gpuserver.errors import DeviceLost
+from gpuserver.errors import DeviceFull, DeviceLost
 from gpuserver.musetalk.made_up_weights import formula_weights
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
 from gpuserver.musetalk.whisper_ear import MAX_BATCH, WhisperEar
@@ -108,15 +108,19 @@ def test_what_several_ask_meanwhile_is_one_batch(encoder: WatchedEncoder) -> Non
 
 def test_without_memory_for_all_one_half_comes_after_the_other(encoder: WatchedEncoder) -> None:
     encoder.room = 1
-    answers = ask_together(WhisperEar(encoder), encoder, seeds=(0, 1, 2, 3))
+    ear = WhisperEar(encoder)
+    answers = ask_together(ear, encoder, seeds=(0, 1, 2, 3))
     assert encoder.sizes == [1, 3, 1, 2, 1, 1]
+    assert ear.out_of_memory == 2
     assert all(np.isfinite(answer).all() for answer in answers)
 
 
 def test_without_memory_for_one_the_caller_is_told(encoder: WatchedEncoder) -> None:
     encoder.room = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        WhisperEar(encoder).steps(mel(), 0, 5)
+    ear = WhisperEar(encoder)
+    with pytest.raises(DeviceFull):
+        ear.steps(mel(), 0, 5)
+    assert ear.out_of_memory == 1
 
 
 def test_a_lost_device_is_told_to_whoever_asked(encoder: WatchedEncoder) -> None:
