@@ -63,6 +63,18 @@ def test_the_engine_and_all_it_needs_can_be_imported_there() -> None:
     assert done.stdout == "imported\n", done.stderr
 
 
+def test_networks_are_made_without_torch_s_compiler() -> None:
+    """Importing it takes seconds of every start and of every preparation."""
+    code = """
+import sys, torch
+from gpuserver.musetalk.golden.networks import NETWORKS
+with torch.device("meta"):
+    made = [make() for make in NETWORKS.values()]
+print("torch._dynamo" in sys.modules)
+"""
+    assert run_python("-c", code).stdout == "False\n"
+
+
 @pytest.mark.timeout(300)
 def test_the_benchmark_gives_all_its_rows_there(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"

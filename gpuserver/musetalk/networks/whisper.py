@@ -68,6 +68,14 @@ class EncoderLayer(nn.Module):
         return steps + changed
 
 
+class Positions(nn.Module):
+    """What is added to every step: [1500, C]. nn.Embedding would do, but making one imports all of torch's compiler, for seconds."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(STEPS, channels))
+
+
 class WhisperEncoder(nn.Module):
     """forward(): log-mel spectrograms [B, 80, 3000] -> hidden states [B, 1500, layers + 1, C].
 
@@ -80,7 +88,7 @@ class WhisperEncoder(nn.Module):
         self.config = config
         self.conv1 = nn.Conv1d(MEL_BANDS, config.channels, 3, padding=1)
         self.conv2 = nn.Conv1d(config.channels, config.channels, 3, stride=2, padding=1)
-        self.embed_positions = nn.Embedding(STEPS, config.channels)
+        self.embed_positions = Positions(config.channels)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.layer_norm = nn.LayerNorm(config.channels)
 
