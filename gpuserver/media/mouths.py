@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import structlog
@@ -21,6 +22,8 @@ OVERLOAD = {
     Step.SPARE: ("mouths_spare", "Many faces speak at once: for now the simpler engine draws the lips."),
 }
 RESTORED = ("mouths_full", "The lips are drawn in full again.")
+RESTORED_AFTER_LOSS = ("mouths_full", "Lips move 25 times a second, drawn by the simpler engine.")
+HEARING_THREADS = 8  # as many sentences as Whisper hears at a time. Not the event loop's threads: every connection's sound is encoded there
 NOT_PREPARED = "This avatar is not prepared for MuseTalk yet: the warp engine draws the lips."
 
 
@@ -29,6 +32,7 @@ class Mouths:
 
     def __init__(self, engines: Engines, standing: StandingNotices):
         self.engines = engines
+        self.hearing = ThreadPoolExecutor(HEARING_THREADS, thread_name_prefix="hearing")
         self.renderer = Renderer(engines.spare, ladder=Ladder(), on_change=self._on_change)
         self._standing = standing
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -47,6 +51,7 @@ class Mouths:
         if self._loading is not None:
             self._loading.cancel()
         await asyncio.to_thread(self.renderer.close)
+        await asyncio.to_thread(self.hearing.shutdown)
 
     def engine_for(self, avatar: Avatar) -> tuple[str, str | None]:
         """What draws this avatar now, and why that is not the wanted engine, if so."""
@@ -100,7 +105,7 @@ class Mouths:
         if change.step in OVERLOAD:
             self._standing.say("mouths", *OVERLOAD[change.step])
         else:
-            self._standing.take_back("mouths", *RESTORED)
+            self._standing.take_back("mouths", *(RESTORED if self.engines.name == self.engines.wanted else RESTORED_AFTER_LOSS))
 
     def _say_engine(self) -> None:
         if self.engines.fallback is not None:

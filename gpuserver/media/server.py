@@ -97,7 +97,7 @@ def create_app(
     mouths = Mouths(engines or make_engines(settings), standing)
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
-    studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing)
+    studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing, hearing=mouths.hearing)
     latents = LatentsOnDemand(manager, useful=lambda: mouths.engines.loading or mouths.engines.fallback is None)
     cache = AvatarCache(manager, want_latents=latents.want)
     registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))

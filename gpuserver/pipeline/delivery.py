@@ -127,9 +127,16 @@ class Delivery:
 
     async def _draw(self) -> None:
         async for piece in self._pieces:
-            for sound in await _heard(piece):
+            for sound in await self._heard(piece):
                 await self._drawings.put(self._order(sound, piece.start))
         await self._drawings.end()
+
+    async def _heard(self, piece: _Piece) -> list[SpokenFrame]:
+        """The frames that become complete with the piece."""
+        hear = piece.utterance.finish if piece.speech is None else partial(piece.utterance.hear, piece.speech)
+        if not piece.utterance.blocking:
+            return hear()
+        return await asyncio.get_running_loop().run_in_executor(self._studio.hearing, hear)
 
     def _order(self, sound: SpokenFrame, start: int) -> _Drawing:
         """Book the frame's place in the loop and have its mouth drawn."""
@@ -169,9 +176,3 @@ class Delivery:
         await self._performing.wait()
         if self.spoken and (started_at := await self._stage.started(self._generation)) is not None:
             self._report.speech_started(started_at)
-
-
-async def _heard(piece: _Piece) -> list[SpokenFrame]:
-    """The frames that become complete with the piece."""
-    hear = piece.utterance.finish if piece.speech is None else partial(piece.utterance.hear, piece.speech)
-    return await asyncio.to_thread(hear) if piece.utterance.blocking else hear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,10 @@ def unheeded(_record: TurnRecord) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """The parts are started and closed by whoever puts the studio together. on_turn: told of every Turn that is over."""
+    """The parts are started and closed by whoever puts the studio together.
+
+    on_turn: told of every Turn that is over. hearing: runs listeners that block; None: the event loop's own threads.
+    """
 
     language_model: LanguageModel
     voice: Voice
@@ -34,3 +37,4 @@ class Studio:
     renderer: MouthPainter
     standing: StandingNotices = field(default_factory=StandingNotices)
     on_turn: Callable[[TurnRecord], None] = unheeded
+    hearing: Executor | None = None

@@ -50,7 +50,7 @@ class _VirtualSelector(selectors.BaseSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Starts at 0 s. Work for threads is done on the loop, so that no real time passes unnoticed."""
+    """Starts at 0 s. Work for its own threads is done on the loop, so that no real time passes unnoticed; for others the loop waits."""
 
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
@@ -61,7 +61,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()
-        self.call_soon(_settle, future, lambda: func(*args))
+        work = functools.partial(func, *args) if executor is None else lambda: executor.submit(func, *args).result()
+        self.call_soon(_settle, future, work)
         return future
 
 

@@ -102,6 +102,17 @@ async def test_the_loss_of_the_last_device_is_a_fallback(room: Room) -> None:
     assert room.mouths.status().items() >= {"name": "fake", "state": "fallback", "devices": []}.items()
 
 
+async def test_what_is_lost_is_not_said_to_be_restored(room: Room) -> None:
+    """The ladder ends with the last device: who was told of the overload is told of its end, but not of lips in full."""
+    await room.loaded()
+    room.mouths._tell(RenderChange(Step.SPARE, "fake"))
+    room.mouths.engines.fall_back("The fake device fell off the bus.")
+    room.mouths._tell(RenderChange(Step.FULL, "fake"))
+    assert room.told[-2:] == ["mouths_spare", "mouths_full"]
+    texts = [standing.notice.text for standing in room.standing if standing.topic == "mouths"]
+    assert texts == ["Lips move 25 times a second, drawn by the simpler engine."]
+
+
 @pytest.mark.parametrize(("step", "code"), [(Step.HALF, "mouths_half"), (Step.SPARE, "mouths_spare")])
 async def test_every_step_of_the_ladder_is_told_and_its_end_too(room: Room, step: Step, code: str) -> None:
     await room.loaded()

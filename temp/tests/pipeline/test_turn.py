@@ -1,7 +1,8 @@
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import patch
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ class Play:
         engine: FakeEngine | None = None,
         seconds_per_mouth: float = 0.0,
         stage: FakeStage | Playout | None = None,
+        hearing: Executor | None = None,
     ):
         self.model = language_model or FakeLanguageModel()
         self.voice = voice or FakeVoice()
@@ -51,7 +53,7 @@ class Play:
         self.generation = Generation(7)
         self.turn = Turn(
             Line(text, verbatim, self.generation, now()),
-            Studio(self.model, self.voice, self.engine, self.renderer),
+            Studio(self.model, self.voice, self.engine, self.renderer, hearing=hearing),
             Scene(AVATAR, self.stage),
             self.events.append,
             messages=[Message("user", text)],
@@ -80,10 +82,12 @@ async def until(condition: Callable[[], bool], step: float = 0.001) -> None:
 # ---------------------------------------------------------------- an answer
 
 
-async def in_a_real_thread(work: Callable[[], object]) -> object:
-    """As asyncio.to_thread; virtual time stands still meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
+class RealThread(Executor):
+    """A thread for each call; virtual time stands still meanwhile."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with ThreadPoolExecutor(1, thread_name_prefix="hearing") as pool:
+            return pool.submit(fn, *args, **kwargs)
 
 
 @in_virtual_time
@@ -189,17 +193,15 @@ async def test_a_listener_that_waits_for_a_device_does_not_hold_up_the_event_loo
         blocking = True
 
         def hear(self, speech: Speech) -> Floats:
-            with pytest.raises(RuntimeError):  # on a thread of its own: there is no loop
-                asyncio.get_running_loop()
+            assert threading.current_thread().name.startswith("hearing")
             return super().hear(speech)
 
     class NetworkEngine(FakeEngine):
         def listener(self) -> FakeListener:
             return Network()
 
-    play = Play("word " * 5, verbatim=True, engine=NetworkEngine())
-    with patch.object(asyncio, "to_thread", in_a_real_thread):
-        await play.turn.run()
+    play = Play("word " * 5, verbatim=True, engine=NetworkEngine(), hearing=RealThread())
+    await play.turn.run()
     assert play.frames == 26 and not play.told(ErrorEvent)
 
 
