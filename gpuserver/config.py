@@ -25,7 +25,6 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 # Part of the contract, without effect in this version: naming one of them earns a warning at start.
 PLANNED = (
     "media_workers",
-    "ffmpeg_path",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -163,6 +164,7 @@ class AvatarManager:
                     apply_blur=request.apply_blur,
                     mock=mock,
                     most_bytes=self._room_for(avatar_id if replace else None),
+                    ffmpeg=shutil.which(self._settings.ffmpeg_path),
                 )
                 run_preparation(job, video, self.latents.before(watch), python=self._python())
                 shortfall = self.latents.complete(avatar_id, folder, watch, self._room_for(avatar_id if replace else None))

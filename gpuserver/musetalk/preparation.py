@@ -41,7 +41,10 @@ _WRITING = 0.1  # of the whole: making everything durable
 
 
 class PreparationRequest(BaseModel):
-    """What the parent wants. folder: empty, to be filled. most_bytes: that the pictures may take; margin_bytes: stay free on the disk."""
+    """What the parent wants. folder: empty, to be filled. most_bytes: that the pictures may take; margin_bytes: stay free on the disk.
+
+    ffmpeg: the program that is tried where PyAV cannot read the video; None if there is none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +55,7 @@ class PreparationRequest(BaseModel):
     mock: bool = False
     most_bytes: int | None = None
     margin_bytes: int = MARGIN_BYTES
+    ffmpeg: str | None = None
 
 
 def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, analysed: Analysed) -> AvatarInfo:
@@ -63,9 +67,12 @@ def prepare(request: PreparationRequest, file: BinaryIO, progress: Progress, ana
 
     from gpuserver.musetalk.footage import still_footage, video_footage
     from gpuserver.musetalk.still import is_still
+    from gpuserver.musetalk.transcoding import readable
 
     cv2.setNumThreads(1)  # the pictures are small: threads cost more than they save
     still = is_still(file)
+    if not still:
+        file = readable(file, request.ffmpeg, request.folder)
     stages = Stages(progress, ("life",) if still else ("faces", "background") if request.apply_blur else ("faces",))
     room = DiskRoom(request.folder, request.most_bytes, margin=request.margin_bytes)
     with AvatarWriter(request.folder, room) as writer:
