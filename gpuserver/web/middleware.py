@@ -13,7 +13,7 @@ from gpuserver.web.body import encoding_middleware
 from gpuserver.web.cors import add_cors_headers, cors_middleware
 from gpuserver.web.keys import keys_middleware
 from gpuserver.web.origin import origin_middleware
-from gpuserver.web.problem import problem_middleware
+from gpuserver.web.problem import BEGUN, problem_middleware
 from gpuserver.web.rate_limit import STANDING, rate_limit_middleware
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ async def request_log_middleware(request: web.Request, handler: Handler) -> web.
 
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """An on_response_prepare signal: nothing is sniffed, caches keep no answers of the API, callers see their limits."""
+    request[BEGUN] = response
     response.headers["Server"] = "gpuserver"  # instead of the versions of Python and aiohttp
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -28,6 +28,7 @@ KINDS: dict[int, type[GpuserverError]] = {
 }
 
 PROBLEM = web.ResponseKey("problem", str)  # the slug of the answer's problem type, for the metrics
+BEGUN = web.RequestKey("begun", web.StreamResponse)  # the answer whose headers are on their way; noted as they are sent
 
 log = structlog.get_logger(__name__)
 
@@ -38,15 +39,27 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     try:
         return await handler(request)
     except GpuserverError as error:
-        return problem_response(error)
+        return _instead(request, problem_response(error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return problem_of(error, request)
+        return _instead(request, problem_of(error, request))
     except Exception:
         # The last resort of a server: logged with its traceback, answered without any inner detail.
         log.exception("request_failed", method=request.method, path=request.path)
-        return problem_response(GpuserverError("The server made a mistake while it handled the request."))
+        return _instead(request, problem_response(GpuserverError("The server made a mistake while it handled the request.")))
+
+
+def _instead(request: web.Request, problem: web.Response) -> web.StreamResponse:
+    """The problem, unless another answer has begun: that one breaks off, because a second one would be read as the rest of its body."""
+    begun: web.StreamResponse | None = request.get(BEGUN)
+    if begun is None:
+        return problem
+    log.info("answer_broke_off", method=request.method, path=request.path[:200], problem=problem[PROBLEM])
+    begun[PROBLEM] = problem[PROBLEM]
+    if request.transport is not None:
+        request.transport.abort()
+    return begun
 
 
 def problem_response(error: GpuserverError) -> web.Response:

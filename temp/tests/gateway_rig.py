@@ -54,6 +54,12 @@ class FakeLipSyncService:
         app.router.add_route("*", "/whep/{path:.*}", self._whep)
         return app
 
+    def break_off(self) -> None:
+        """Drop the connection of the newest request."""
+        transport = self.requests[-1].transport
+        assert transport is not None
+        transport.abort()
+
     async def showing(self, avatar_id: str) -> list[str]:
         return [session_id for session_id, shown in self.sessions.items() if shown == avatar_id]
 

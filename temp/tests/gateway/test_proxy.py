@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import MakeSettings
 from gateway_rig import ANSWER_SDP, Rig, gateway_rig
@@ -102,6 +103,16 @@ async def test_a_body_over_the_limit_is_a_413(rig: Rig) -> None:
 async def test_a_service_that_breaks_off_is_a_502(rig: Rig) -> None:
     answer = await rig.client.get("/api/avatar/webrtc/is_speaking")
     assert (answer.status_code, answer.json()["type"]) == (502, "urn:gpuserver:problem:lip-sync-service-failed")
+
+
+async def test_a_service_that_breaks_off_in_its_answer_leaves_the_client_with_a_broken_one(rig: Rig) -> None:
+    with pytest.raises(httpx.TransportError):
+        async with rig.client.stream("GET", "/api/avatar/webrtc/record") as answer:
+            chunks = answer.aiter_bytes()
+            assert await anext(chunks) == b"first"
+            rig.service.break_off()
+            async for chunk in chunks:
+                assert chunk == b"", "a second answer"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from pytest_aiohttp.plugin import AiohttpClient
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from gpuserver import errors
 from gpuserver.errors import CannotStart, Full, GpuserverError
+from gpuserver.web.middleware import add_security_headers
 from gpuserver.web.problem import CONTENT_TYPE, problem_middleware
 
 
@@ -58,6 +61,28 @@ async def test_a_mistake_of_the_server_is_logged_and_tells_nothing(
     assert (answer.status, answer.content_type) == (500, CONTENT_TYPE)
     assert "hunter2" not in await answer.text()
     assert "request_failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("raised", [Full("No slot is left."), web.HTTPNotFound(), RuntimeError()], ids=lambda error: type(error).__name__)
+async def test_an_answer_that_has_begun_breaks_off_and_no_second_one_follows(aiohttp_server: AiohttpServer, raised: Exception) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"first part")
+        raise raised
+
+    app = web.Application(middlewares=[problem_middleware])
+    app.on_response_prepare.append(add_security_headers)
+    app.router.add_get("/fails", handler)
+    server = await aiohttp_server(app)
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(b"GET /fails HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"first part")
+    rest = b""
+    with suppress(ConnectionResetError):
+        rest = await reader.read()
+    assert rest == b""
+    writer.close()
 
 
 async def test_a_redirect_passes_through(aiohttp_client: AiohttpClient) -> None:
