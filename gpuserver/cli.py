@@ -56,17 +56,29 @@ def management(supervised: Supervised = False) -> None:
 
 
 @app.command()
-def media(supervised: Supervised = False, *, chosen: Annotated[bool, typer.Option("--chosen-python", hidden=True)] = False) -> None:
-    """Start the media server alone, in the Python of MUSETALK_CONDA_ENV if it is set and can do it."""
+def media(
+    supervised: Supervised = False,
+    *,
+    chosen: Annotated[bool, typer.Option("--chosen-python", hidden=True)] = False,
+    worker: Annotated[int, typer.Option(hidden=True)] = 1,
+    socket: Annotated[Path | None, typer.Option(help="Of a worker.", hidden=True)] = None,
+) -> None:
+    """Start the media server alone, in the Python of MUSETALK_CONDA_ENV if it is set and can do it; MEDIA_WORKERS processes of it."""
     from gpuserver.interpreter import OWN, choose_interpreter, take_over
 
     settings = read_settings()
     interpreter = OWN if chosen else choose_interpreter(settings.musetalk_conda_env)
     take_over(interpreter, ["media", "--chosen-python", *(["--supervised"] if supervised else [])])
     on_ready = _on_ready(supervised)
+    if socket is None and settings.media_workers > 1:
+        from gpuserver.media_router import server as router
+
+        router.main(settings, on_ready=on_ready, interpreter=interpreter)
+        return
     from gpuserver.media import server
 
-    server.main(settings, on_ready=on_ready, interpreter=interpreter)
+    place = None if socket is None else server.Worker(worker, socket)
+    server.main(settings, on_ready=on_ready, interpreter=interpreter, worker=place)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from gpuserver.wire import AvatarId, ShortText, SpokenText, Strict, Tolerant
 
 LAST_NUMBER = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
+MOST_AUDIO_BYTES = 64 * 1024**2  # of POST /humanaudio; five minutes of 48 kHz stereo WAV are 58 MB
 
 
 def _from_digits(value: object) -> object:

@@ -55,6 +55,8 @@ class Child:
         self.name = name
         self._command = command
         self.ready = asyncio.Event()  # it has served at least once
+        self.serves = False  # at this moment, as far as is known
+        self.restarts = 0
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -73,6 +75,7 @@ class Child:
                 )
             delay = back_off.after(time.monotonic() - started)
             log.warning("process_ended", process=self.name, code=code, restart_in=delay)
+            self.restarts += 1
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
@@ -115,6 +118,7 @@ class Child:
             try:
                 return await process.wait()
             finally:
+                self.serves = False
                 noticing.cancel()
                 await asyncio.wait([noticing])
                 self.kill()  # what it left behind
@@ -124,6 +128,7 @@ class Child:
         with suppress(ConnectionError):
             if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
                 log.info("process_ready", process=self.name)
+                self.serves = True
                 self.ready.set()
 
 

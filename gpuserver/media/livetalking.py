@@ -6,23 +6,22 @@ Every answer has the status 200; its clients look at `code`: 0, or -1 with a `ms
 from __future__ import annotations
 
 import asyncio
-import functools
 import tempfile
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from gpuserver.errors import AvatarNotFound, GpuserverError, InvalidInput, TooLarge
+from gpuserver.errors import AvatarNotFound, InvalidInput, TooLarge
 from gpuserver.media.access import given_id
 from gpuserver.media.audio_upload import TITLE, AudioUploads
 from gpuserver.media.recorder import Recorder
 from gpuserver.media.session_numbers import SessionNumbers
 from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.player_wire import (
+    MOST_AUDIO_BYTES,
     Human,
     LiveTalkingAnswer,
     LiveTalkingOffer,
@@ -34,18 +33,16 @@ from gpuserver.player_wire import (
 )
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import key_in_query
+from gpuserver.web.outcomes import in_their_words, outcome
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.rate_limit import uncounted
 from gpuserver.web.uploads import receive_form
 from gpuserver.wire import AvatarInfo, CreateSession, Offer
 
-MOST_AUDIO_BYTES = 64 * 1024**2  # five minutes of 48 kHz stereo WAV are 58 MB
 CLIENT = "livetalking"  # tutor_id and student_id of its sessions
 ONE_LOOP = "Avatars here have one idle loop; the number changes nothing."
 
 SESSION_NUMBER: TypeAdapter[int] = TypeAdapter(SessionNumber)
-
-Routed = Callable[["LiveTalkingRoutes", web.Request], Awaitable[web.StreamResponse]]
 
 
 class AvatarCollection(Protocol):
@@ -76,19 +73,6 @@ def add_livetalking_routes(app: web.Application, parts: LiveTalkingParts) -> Non
         app.router.add_get(r"/record/{sessionid:\d{1,16}}" + suffix, routes.film)
 
 
-def in_their_words(handle: Routed) -> Routed:
-    """What goes wrong is told as LiveTalking's clients expect it."""
-
-    @functools.wraps(handle)
-    async def tell(routes: LiveTalkingRoutes, request: web.Request) -> web.StreamResponse:
-        try:
-            return await handle(routes, request)
-        except GpuserverError as error:
-            return _json(Outcome(code=-1, msg=f"{error.detail} {error.advice}"))
-
-    return tell
-
-
 class LiveTalkingRoutes:
     """One method per call; see docs/livetalking.md."""
 
@@ -103,7 +87,7 @@ class LiveTalkingRoutes:
         avatar_id = body.avatar or await self._newest_avatar()
         wanted = CreateSession(tutor_id=CLIENT, student_id=CLIENT, avatar_id=avatar_id, voice=body.refaudio)
         session, answer = await self._parts.sessions.open(wanted, Offer(sdp=body.sdp, type=body.type), session_id=given_id(request))
-        return _json(LiveTalkingAnswer(sdp=answer.sdp, sessionid=self._parts.numbers.give(session)))
+        return outcome(LiveTalkingAnswer(sdp=answer.sdp, sessionid=self._parts.numbers.give(session)))
 
     @key_in_query
     @in_their_words
@@ -113,7 +97,7 @@ class LiveTalkingRoutes:
         session = self._parts.numbers.find(body.sessionid)
         speak = session.say if body.type == "echo" else session.ask
         await speak(body.text, queue=not body.interrupt)
-        return _json(Outcome())
+        return outcome(Outcome())
 
     @key_in_query
     @in_their_words
@@ -129,14 +113,14 @@ class LiveTalkingRoutes:
         except TooLarge as error:
             raise TooLarge(f"The sound has more than {MOST_AUDIO_BYTES // 1024**2} MB.", advice="Compress it or cut it.") from error
         await session.play(sound, TITLE, queue=True)
-        return _json(Outcome())
+        return outcome(Outcome())
 
     @key_in_query
     @in_their_words
     async def interrupt_talk(self, request: web.Request) -> web.StreamResponse:
         """POST /interrupt_talk: silence now."""
         await self._parts.numbers.find((await read_body(request, OfSession)).sessionid).interrupt()
-        return _json(Outcome())
+        return outcome(Outcome())
 
     @uncounted
     @key_in_query
@@ -144,7 +128,7 @@ class LiveTalkingRoutes:
     async def is_speaking(self, request: web.Request) -> web.StreamResponse:
         """POST /is_speaking: whether something is being said or thought of, as `data`."""
         session = self._parts.numbers.find((await read_body(request, OfSession)).sessionid)
-        return _json(Outcome(data=session.speaking))
+        return outcome(Outcome(data=session.speaking))
 
     @key_in_query
     @in_their_words
@@ -154,10 +138,10 @@ class LiveTalkingRoutes:
         session = self._parts.numbers.find(body.sessionid)
         if body.type == "start_record":
             await self._parts.recorder.start(session, str(body.sessionid))
-            return _json(Outcome())
+            return outcome(Outcome())
         film = await self._parts.recorder.stop(session)
         data = {"url": f"/record/{film.path.name}", "seconds": round(film.seconds, 2), "cut_short": film.cut_short}
-        return _json(Outcome(data=data))
+        return outcome(Outcome(data=data))
 
     @key_in_query
     async def film(self, request: web.Request) -> web.StreamResponse:
@@ -170,7 +154,7 @@ class LiveTalkingRoutes:
     async def set_audiotype(self, request: web.Request) -> web.StreamResponse:
         """POST /set_audiotype: accepted, without effect."""
         self._parts.numbers.find((await read_body(request, SetAudiotype)).sessionid)
-        return _json(Outcome(data=ONE_LOOP))
+        return outcome(Outcome(data=ONE_LOOP))
 
     async def _newest_avatar(self) -> str:
         infos = await asyncio.to_thread(self._parts.avatars.infos)
@@ -184,7 +168,3 @@ def _number(text: str) -> int:
         return SESSION_NUMBER.validate_python(text)
     except ValidationError as error:
         raise invalid_input(error) from error
-
-
-def _json(body: BaseModel) -> web.Response:
-    return web.Response(text=body.model_dump_json(exclude_none=True), content_type="application/json")

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import structlog
@@ -59,6 +61,14 @@ from gpuserver.web.serving import serve
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of MEDIA_WORKERS processes. number: from 1. socket: where it listens for the router in front of all."""
+
+    number: int
+    socket: Path
+
+
 class SessionsAsUsers:
     """Implements web.avatar_routes.AvatarUsers: the sessions of this process show the avatars."""
 
@@ -83,9 +93,11 @@ def create_app(
     language_model: ReportingModel | None = None,
     engines: Engines | None = None,
     interpreter: Interpreter = OWN,
+    worker: Worker | None = None,
 ) -> web.Application:
     """The application, with the voice, the language model and the engines that the settings name unless others are given.
 
+    worker: which of several processes this is, None for the only one.
     Nothing is started before it runs. Raises CannotStart for settings that cannot work.
     """
     secret = internal_secret(settings)
@@ -102,7 +114,7 @@ def create_app(
     cache = AvatarCache(manager, want_latents=latents.want)
     registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
     encoding = Encoding()
-    peers = Peers(ice_network(settings), LoopClock(), encoding)
+    peers = Peers(ice_network(settings, 0 if worker is None else worker.number - 1), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
     recorder = Recorder(settings.avatars_dir.parent / "records")
     uploads = AudioUploads()
@@ -144,18 +156,29 @@ def create_app(
     return app
 
 
-def main(settings: Settings, *, on_ready: Callable[[], None] | None = None, interpreter: Interpreter = OWN) -> None:
-    """Serve until a signal. interpreter: what was found when a Python was chosen, for /health. Raises CannotStart."""
+def main(
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None] | None = None,
+    interpreter: Interpreter = OWN,
+    worker: Worker | None = None,
+) -> None:
+    """Serve until a signal. interpreter: what was found when a Python was chosen, for /health. worker: which of several this is.
+
+    Raises CannotStart.
+    """
     configure_logging(settings)
+    if worker is not None:
+        structlog.contextvars.bind_contextvars(worker=worker.number)
     if interpreter.shortfall is not None:
         log.warning("own_python", message=interpreter.shortfall)
     check_bind(settings, "MEDIA", settings.media_host)
     cv2.setNumThreads(1)  # the cores belong to the sessions, not to one call
-    asyncio.run(_serve(settings, on_ready, interpreter))
+    asyncio.run(_serve(settings, on_ready, interpreter, worker))
     leave_what_is_being_loaded()
 
 
-async def _serve(settings: Settings, on_ready: Callable[[], None] | None, interpreter: Interpreter) -> None:
+async def _serve(settings: Settings, on_ready: Callable[[], None] | None, interpreter: Interpreter, worker: Worker | None) -> None:
     asyncio.get_running_loop().set_exception_handler(log_failure)
 
     def ready() -> None:
@@ -163,9 +186,10 @@ async def _serve(settings: Settings, on_ready: Callable[[], None] | None, interp
         if on_ready is not None:
             on_ready()
 
-    app = create_app(settings, interpreter=interpreter)
+    app = create_app(settings, interpreter=interpreter, worker=worker)
     more_ports = {"TTS": settings.tts_port} if settings.tts_port else {}
-    await serve(app, "MEDIA", settings.media_host, settings.media_port, more_ports=more_ports, on_ready=ready)
+    unix_socket = None if worker is None else worker.socket
+    await serve(app, "MEDIA", settings.media_host, settings.media_port, more_ports=more_ports, unix_socket=unix_socket, on_ready=ready)
 
 
 def log_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gpuserver.errors import Cancelled, GpuserverError, TooLarge
 from gpuserver.web.body import Pace
@@ -61,15 +62,30 @@ async def pass_on(
 
     Raises Cancelled where the client goes away.
     """
-    headers = {name: answer.headers[name] for name in (*ANSWER_HEADERS, *also) if name in answer.headers}
+    headers = passing_headers(answer.headers, also)
     if location is not None:
         headers["Location"] = location
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(request)
-    async for chunk in answer.content.iter_any():
-        try:
-            await response.write(chunk)
-        except ConnectionError as error:
-            raise Cancelled("The client went away.") from error
+    try:
+        async for chunk in answer.content.iter_any():
+            await _write(response, chunk)
+    except (aiohttp.ClientError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()  # the client must not take it for the whole
+        raise
     await response.write_eof()
     return response
+
+
+def passing_headers(headers: Mapping[str, str], also: Collection[str] = ()) -> CIMultiDict[str]:
+    """Those of an answer that may pass, as often as they are there."""
+    passing = {name.lower() for name in (*ANSWER_HEADERS, *also)}
+    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() in passing)
+
+
+async def _write(response: web.StreamResponse, chunk: bytes) -> None:
+    try:
+        await response.write(chunk)
+    except ConnectionError as error:
+        raise Cancelled("The client went away.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -28,12 +29,14 @@ async def serve(
     *,
     more_ports: Mapping[str, int] | None = None,
     share_port: bool = False,
+    unix_socket: Path | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
     """Serve `app` until SIGINT, SIGTERM or SIGHUP. `name` is the settings' prefix, such as MEDIA. Raises CannotStart.
 
     more_ports: where it listens besides, by their settings' prefixes. share_port: other processes of this user listen there too, and the
-    kernel deals out the connections (SO_REUSEPORT). systemd, where it started this process, learns when it serves and when it stops.
+    kernel deals out the connections (SO_REUSEPORT). unix_socket: where it listens instead of all these.
+    systemd, where it started this process, learns when it serves and when it stops.
     """
     stop = asyncio.Event()
     service_manager = ServiceManager()
@@ -44,12 +47,15 @@ async def serve(
     await runner.setup()
     listeners: list[asyncio.Server] = []
     try:
-        for each, its_port in {name: port, **(more_ports or {})}.items():
-            try:
-                listeners.append(await loop.create_server(connection_factory(runner), host, its_port, reuse_port=share_port or None))
-            except OSError as error:
-                raise cannot_bind(each, host, its_port, error) from error
-            log.info("listening", host=host, port=its_port)
+        if unix_socket is not None:
+            listeners.append(await loop.create_unix_server(connection_factory(runner), unix_socket))
+        else:
+            for each, its_port in {name: port, **(more_ports or {})}.items():
+                try:
+                    listeners.append(await loop.create_server(connection_factory(runner), host, its_port, reuse_port=share_port or None))
+                except OSError as error:
+                    raise cannot_bind(each, host, its_port, error) from error
+                log.info("listening", host=host, port=its_port)
         if on_ready is not None:
             on_ready()
         service_manager.ready()

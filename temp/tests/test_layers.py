@@ -37,12 +37,15 @@ ALLOWED = {
     "startup_report": set[str](),
     "unified_server": {"startup_report", "web", *NOUNS},
     "gateway_workers": {"unified_server", "web", *NOUNS},
+    "media_router": {"unified_server", "web", "pipeline", "musetalk", *NOUNS},
     "sessions_now": {"web", *NOUNS},
     "cli_settings": BASE,
     "cli_avatars": {"cli_settings", "sessions_now", "musetalk", *NOUNS},
     "cli_models": {"cli_settings", "musetalk", *NOUNS},
+    "cli_doctor": {"cli_settings", "media", "web", *NOUNS},
     "cli": {
         "cli_avatars",
+        "cli_doctor",
         "cli_models",
         "cli_settings",
         "unified_server",
@@ -51,6 +54,7 @@ ALLOWED = {
         "management_api",
         "openapi_documents",
         "media",
+        "media_router",
         "api",
         "web",
         "pipeline",
@@ -67,6 +71,7 @@ FORBIDDEN = {
     "web": {"torch", "cv2", "av", "aiortc"},
     "api": {"torch", "cv2", "av", "aiortc"},
     "gateway": {"torch", "cv2", "av", "aiortc"},
+    "media_router": {"torch", "cv2", "av", "aiortc"},
 }
 NUMPY_AND_STDLIB_ONLY = [
     "domain.py",
@@ -138,6 +143,7 @@ def _loaded_by(statement: str) -> set[str]:
         "web.relay",
         "web.lifeline",
         "gateway.server",
+        "media_router.server",
     ],
 )
 def test_process_1_loads_nothing_heavy(module: str) -> None:
