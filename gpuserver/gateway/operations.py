@@ -22,13 +22,13 @@ from gpuserver.gateway.wire import (
     ServiceState,
 )
 from gpuserver.web.operation import (
+    EVENT_STREAM,
     EVENTS,
     FILE_CONTENT,
     FORCE,
     FORM,
     IF_NONE_MATCH,
     REPLACE,
-    STRING,
     URLENCODED,
     Answer,
     Body,
@@ -120,7 +120,7 @@ GATEWAY_OPERATIONS: Operations = {
     "POST /api/chat/stream": Operation(
         CHAT,
         "Answer a question, token by token",
-        (Answer("Events.", STRING, _STREAM, content_type=EVENTS),),
+        (Answer("Events.", EVENT_STREAM, _STREAM, content_type=EVENTS),),
         'Server-sent events: `data: {"content": …}` for every token, comment lines while nothing comes, `event: error` with a problem '
         "object where it fails, `data: [DONE]` last. The model stops when the client goes away.",
         _QUESTION,

@@ -77,7 +77,8 @@ def _key_of(route: web.AbstractRoute) -> str:
 
 def _operation(key: str, operation: Operation, access: Access, schemas: _Schemas, refusals: Refusals) -> oas.Operation:
     method, path = key.split(" ")
-    in_path = [PATH_PARAMETERS[name] for name in PLACEHOLDER.findall(path)]
+    own = {parameter.name: parameter for parameter in operation.parameters}
+    in_path = [own.pop(name, None) or PATH_PARAMETERS[name] for name in PLACEHOLDER.findall(path)]
     errors = {*operation.errors, *errors_of_access(access)}
     if operation.body is not None:
         errors |= set(BODY_ERRORS)
@@ -92,7 +93,7 @@ def _operation(key: str, operation: Operation, access: Access, schemas: _Schemas
     }
     if operation.description:
         fields["description"] = operation.description
-    if parameters := [*in_path, *operation.parameters]:
+    if parameters := [*in_path, *own.values()]:
         fields["parameters"] = [_parameter(parameter) for parameter in parameters]
     if operation.body is not None:
         fields["requestBody"] = _request_body(operation.body, schemas)

@@ -23,6 +23,7 @@ JsonSchema = Mapping[str, object]
 Error = type[GpuserverError]
 
 STRING: JsonSchema = {"type": "string"}
+EVENT_STREAM: JsonSchema = {"description": "Server-sent events, line by line."}
 FLAG: JsonSchema = {"type": "boolean"}
 BINARY: JsonSchema = {"type": "string", "format": "binary"}
 FILE_CONTENT = "…"  # stands for bytes in an example
@@ -63,7 +64,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A call. errors: what it may be refused with besides what any call may be. is_open: it asks for nothing, whatever its route states."""
+    """A call. parameters: those in its path only where they differ from PATH_PARAMETERS. errors: what it may be refused with
+    besides what any call may be. is_open: it asks for nothing, whatever its route states.
+    """
 
     tag: str
     summary: str

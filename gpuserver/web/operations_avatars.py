@@ -27,6 +27,7 @@ from gpuserver.errors import (
     VideoUrlRefused,
 )
 from gpuserver.web.operation import (
+    EVENT_STREAM,
     EVENTS,
     FILE_CONTENT,
     FLAG,
@@ -35,7 +36,6 @@ from gpuserver.web.operation import (
     IF_NONE_MATCH,
     RANGE,
     REPLACE,
-    STRING,
     Answer,
     Body,
     Error,
@@ -154,7 +154,10 @@ AVATAR_OPERATIONS: Operations = {
         "Follow a job",
         (
             Answer(
-                "An event `job` with the whole job now and after every change.", STRING, "event: job\ndata: {…}\n\n", content_type=EVENTS
+                "An event `job` with the whole job now and after every change.",
+                EVENT_STREAM,
+                "event: job\ndata: {…}\n\n",
+                content_type=EVENTS,
             ),
         ),
         "Server-sent events. The stream ends with the job.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from gpuserver.web.operation import BINARY, FILE_CONTENT, IF_NONE_MATCH, RANGE, STRING, Answer, Operation, Operations, file_answers
+from gpuserver.web.operation import IF_NONE_MATCH, RANGE, STRING, Answer, Operation, Operations, Parameter, file_answers
 
 ABOUT_REFUSALS = """**Refusals** are `application/problem+json`; tell them apart by `type`.
 [Every type](docs/problems) says what to do about it.
 
 **Limits.** Answers carry `RateLimit` and `RateLimit-Policy`. 429 and 503 carry `Retry-After` where waiting helps. Compressed bodies are not
 taken."""
+
+_FILE = Parameter("path", "path", "A file of /docs.", STRING, "docs.js")
 
 PAGES, DOCUMENTATION, MONITORING = "The page", "Documentation", "Monitoring"
 HTML = "text/html"
@@ -30,7 +32,7 @@ DOCUMENTATION_OPERATIONS: Operations = {
         DOCUMENTATION, "Every type of problem", (Answer("HTML.", STRING, "<!doctype html>…", content_type=HTML),)
     ),
     "GET /docs/files/{path}": Operation(
-        DOCUMENTATION, "Files of /docs", (Answer("The file.", BINARY, FILE_CONTENT, content_type=ANY_TYPE), *file_answers(ANY_TYPE, "")[1:])
+        DOCUMENTATION, "Its files", file_answers(ANY_TYPE, "The file."), parameters=(_FILE, IF_NONE_MATCH, RANGE)
     ),
 }
 
@@ -38,7 +40,10 @@ METRICS_OPERATIONS: Operations = {
     "GET /metrics": Operation(
         MONITORING,
         "Figures for Prometheus",
-        (Answer("In Prometheus's text format.", STRING, "gpuserver_http_requests_total 1\n", content_type="text/plain"),),
+        tuple(
+            Answer("As Prometheus reads it.", STRING, "# TYPE gpuserver_sessions gauge\ngpuserver_sessions 1\n", content_type=content_type)
+            for content_type in ("text/plain", "application/openmetrics-text")
+        ),
         "Without a key only for this machine.",
     ),
 }
