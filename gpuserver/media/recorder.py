@@ -71,9 +71,11 @@ class Recorder:
     async def start(self, session: Filmed, name: str) -> None:
         """Record from now on; nothing changes if that is so already. The session's end ends the recording, too.
 
-        Raises TooManyJobs, DiskFull, SessionNotFound.
+        Raises Conflict while the session's last film is being completed, TooManyJobs, DiskFull, SessionNotFound.
         """
-        if session.session_id in self._reels:
+        if (reel := self._reels.get(session.session_id)) is not None:
+            if reel.is_ending:
+                raise Conflict("The last recording of this session is still being written.", advice="Begin again in a moment.")
             return
         if len(self._reels) >= MOST_AT_ONCE:
             raise TooManyJobs(f"{MOST_AT_ONCE} sessions are being recorded.", advice="End one of the recordings first.")
@@ -95,9 +97,7 @@ class Recorder:
         reel = self._reels.get(session.session_id)
         if reel is None or not reel.is_rolling:
             raise Conflict("Nothing is being recorded.", advice="Begin with start_record.")
-        del self._reels[session.session_id]
-        await reel.events.aclose()
-        return await reel.finish()
+        return await self._finish(session.session_id, reel)
 
     def path(self, name: str) -> Path:
         """Where the film of this name is or will be."""
@@ -119,12 +119,18 @@ class Recorder:
         """Finish the recording when the session ends, unless it was finished before."""
         async for _ in reel.events:
             pass
-        if self._reels.get(session_id) is reel:
-            del self._reels[session_id]
+        if reel.is_rolling:
             try:
-                await reel.finish()
+                await self._finish(session_id, reel)
             except GpuserverError as error:
                 log.warning("recording_failed", session_id=session_id, detail=error.detail)
+
+    async def _finish(self, session_id: str, reel: _Reel) -> Recorded:
+        """The reel's film. It is in progress until it is written: nobody clears its file away, or writes another one there."""
+        try:
+            return await reel.finish()
+        finally:
+            del self._reels[session_id]
 
     def _make_room(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -150,10 +156,11 @@ class _Reel:
         self._newest: PlayedFrame | None = None
         self._left_out = 0
         self._writing: Future[tuple[int, bool]] | None = None
+        self.is_ending = False
 
     @property
     def is_rolling(self) -> bool:
-        return self._writing is not None
+        return self._writing is not None and not self.is_ending
 
     def start(self, threads: ThreadPoolExecutor) -> None:
         self._writing = threads.submit(self._write)
@@ -163,8 +170,10 @@ class _Reel:
         """The film. Raises DiskFull, GpuserverError."""
         if self._writing is None:
             raise ValueError("the recording was not started")
+        self.is_ending = True
         self._playout.stop_recording()
         self._frames.put_nowait(None)
+        await self.events.aclose()
         try:
             frames, cut_short = await asyncio.wrap_future(self._writing)
         except (OSError, FFmpegError) as error:

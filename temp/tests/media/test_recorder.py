@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +16,7 @@ from fakes import CROP_LUMA, fake_avatar, fake_crop, mouth_luma
 from gpuserver.domain import SAMPLES_PER_FRAME, Avatar, Generation, Pcm, TalkingFrame
 from gpuserver.errors import Conflict, DiskFull, NotFound, TooManyJobs
 from gpuserver.media import recorder as recorder_module
+from gpuserver.media.film import FilmWriter
 from gpuserver.media.playout import Playout
 from gpuserver.media.recorder import Recorder
 from gpuserver.pipeline.subscription import Subscription
@@ -172,6 +175,35 @@ async def test_only_a_few_sessions_are_recorded_at_once(recorder: Recorder) -> N
     await asyncio.gather(*(recorder.stop(session) for session in sessions[:-1]))
     await recorder.start(sessions[-1], "last")
     sessions[-1].end()
+
+
+async def test_a_film_that_is_being_completed_is_neither_cleared_away_nor_written_over(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completing, may_complete = threading.Event(), threading.Event()
+
+    class Slow(FilmWriter):
+        def __exit__(self, *error: Any) -> None:
+            completing.set()
+            assert may_complete.wait(10)
+            super().__exit__(*error)
+
+    monkeypatch.setattr(recorder_module, "FilmWriter", Slow)
+    session, other = FakeSession("one"), FakeSession("two")
+    await recorder.start(session, "1")
+    session.pass_time(3)
+    stopping = asyncio.create_task(recorder.stop(session))
+    await asyncio.to_thread(completing.wait, 10)
+    await recorder.start(other, "2")
+    for meddle in (recorder.start(session, "1"), recorder.stop(session)):
+        with pytest.raises(Conflict):
+            await meddle
+    may_complete.set()
+    film = await stopping
+    assert len(contents(film.path)[0]) == 3
+    await recorder.start(session, "1")
+    session.end()
+    other.end()
 
 
 async def test_a_disk_without_room_refuses_the_recording_and_holds_nothing(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
