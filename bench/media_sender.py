@@ -88,10 +88,10 @@ class StockPictures(MediaStreamTrack):
 class StockSound(MediaStreamTrack):
     kind = "audio"
 
-    def __init__(self, frames: SpokenFrames):
+    def __init__(self, frames: SpokenFrames, epoch: float | None = None):
         super().__init__()
         self._sound = np.concatenate(frames.sounds).reshape(-1, 960)
-        self._pacer = Pacer(LoopClock(), time.monotonic(), FRAME_SECONDS / 2, 0.2)
+        self._pacer = Pacer(LoopClock(), time.monotonic() if epoch is None else epoch, FRAME_SECONDS / 2, 0.2)
 
     async def recv(self) -> AudioFrame:
         piece = await self._pacer.next()
