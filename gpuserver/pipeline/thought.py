@@ -93,7 +93,7 @@ class Thought:
             if not self.written.strip():
                 raise LanguageModelFailed("The language model gave an empty answer.")
         except LanguageModelFailed as error:
-            log.warning("language_model_failed", detail=error.detail)
+            log.warning("language_model_failed", problem=error.slug, cause=type(error.__cause__ or error).__name__)
             self._report.error(error)
             await self._break_off()
         self._report.text_complete(self.written)

@@ -113,4 +113,4 @@ class WatchedVoice:
     def _note_failure(self, failure: VoiceFailed) -> None:
         """A service that refuses one text or one voice's name is not lost for the others."""
         if isinstance(failure, VoiceUnreachable) and self._reach.note_lost(failure.detail):
-            log.warning("voice unreachable", voice=self.name, reason=failure.detail)
+            log.warning("voice unreachable", voice=self.name, cause=type(failure.__cause__ or failure).__name__)  # /health has the sentence

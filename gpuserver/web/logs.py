@@ -1,6 +1,7 @@
 """Logs: structlog and the standard library's loggers through one handler, as text for a person or JSON for a machine.
 
-What a student says and secrets are never logged; lines carry ids instead.
+What a student says and secrets are never logged; lines carry ids instead (structlog's contextvars). What other services answer is not
+logged either, for it may repeat what they were sent: /health and the client's notice have it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from structlog.typing import Processor
 
 from gpuserver.config import Settings
 
-# Their info lines name every request, candidate and packet, in part with tokens in the address.
-CHATTY = ("aiohttp.access", "aioice", "aiortc", "httpx", "httpcore", "asyncio")
+OURS = "gpuserver"
 
 
 def configure_logging(settings: Settings) -> None:
@@ -31,9 +31,10 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=_renderers(as_json), foreign_pre_chain=shared))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level.upper())
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    level: int = getattr(logging, settings.log_level.upper())
+    # Lines of other libraries below a warning name every request, candidate and packet, with tokens and what a student says.
+    root.setLevel(max(level, logging.WARNING))
+    logging.getLogger(OURS).setLevel(level)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -26,9 +26,9 @@ def _restore_logging() -> Iterator[None]:
 def test_json_lines_carry_ids_level_and_time(make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(make_settings(log_format="json"))
     with structlog.contextvars.bound_contextvars(session_id="s1", turn=3):
-        structlog.get_logger("here").info("turn_started", ms=1.5)
+        structlog.get_logger("gpuserver.here").info("turn_started", ms=1.5)
     line = json.loads(capsys.readouterr().err)
-    assert {"event": "turn_started", "session_id": "s1", "turn": 3, "ms": 1.5, "level": "info", "logger": "here"}.items() <= line.items()
+    assert {"event": "turn_started", "session_id": "s1", "turn": 3, "ms": 1.5, "level": "info", "logger": "gpuserver.here"}.items() <= line.items()
     assert line["timestamp"].endswith("Z")
 
 
@@ -51,7 +51,7 @@ def test_a_traceback_shows_no_local_variables(make_settings: MakeSettings, capsy
     try:
         fails()
     except RuntimeError:
-        structlog.get_logger("here").exception("request_failed")
+        structlog.get_logger("gpuserver.here").exception("request_failed")
     printed = capsys.readouterr().err
     assert "failed with 7 characters" in printed
     assert "hunter2" not in printed
@@ -59,5 +59,5 @@ def test_a_traceback_shows_no_local_variables(make_settings: MakeSettings, capsy
 
 def test_lines_below_the_level_are_not_written(make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(make_settings(log_level="warning"))
-    structlog.get_logger("here").info("quiet")
+    structlog.get_logger("gpuserver.here").info("quiet")
     assert capsys.readouterr().err == ""
