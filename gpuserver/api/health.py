@@ -13,16 +13,16 @@ from gpuserver.web.keys import public
 
 
 def add_health_route(app: web.Application, media: MediaClient, manager: AvatarManager, settings: Settings) -> None:
-    """Serve /health: 200, or 503 while the media server is down."""
+    """Serve /health: 200, also while only some of several media workers serve, or 503 while the media server is down."""
 
     @public
     async def health(_request: web.Request) -> web.Response:
         answer, avatar_ids = await asyncio.gather(media.health(), asyncio.to_thread(manager.ids))
-        up = answer is not None
         known = answer or {}
+        up = answer is not None and known.get("status") != "unhealthy"
         components = known.get("components")
         body = {
-            "status": "healthy" if up else "unhealthy",
+            "status": known.get("status", "healthy") if up else "unhealthy",
             "service": "gpuserver",
             "active_sessions": known.get("active_sessions", 0),
             "max_sessions": settings.max_sessions,

@@ -22,6 +22,7 @@ class FakeMediaServer:
 
     def __init__(self, max_sessions: int = 2):
         self.max_sessions = max_sessions
+        self.status = "healthy"  # of /health
         self.sessions: dict[str, SessionInfo] = {}
         self.created: list[CreateSession] = []
         self.ends: list[str | None] = []  # the reasons that sessions were deleted with
@@ -33,6 +34,7 @@ class FakeMediaServer:
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/sessions", self._create)
         app.router.add_get("/v1/voices", self._voices)
+        app.router.add_get("/v1/diagnosis", self._diagnosis)
         app.router.add_get("/v1/sessions", self._list)
         app.router.add_get("/v1/sessions/{session_id}", self._show)
         app.router.add_delete("/v1/sessions/{session_id}", self._delete)
@@ -43,10 +45,15 @@ class FakeMediaServer:
 
     async def _health(self, _request: web.Request) -> web.Response:
         components = {"voice": {"voice": "hibari", "fallback": "edge-tts is not reachable: hibari speaks (English only)"}}
-        return web.json_response({"status": "healthy", "active_sessions": len(self.sessions), "components": components})
+        return web.json_response({"status": self.status, "active_sessions": len(self.sessions), "components": components})
 
     async def _voices(self, _request: web.Request) -> web.Response:
         return web.json_response({"total": 1, "voices": [{"id": "hibari", "name": "Hibari", "language": "en", "available": True}]})
+
+    async def _diagnosis(self, _request: web.Request) -> web.Response:
+        return web.json_response(
+            {"healthy": True, "findings": [{"name": "Disk", "status": "ok", "detail": "72 GB are free.", "advice": None}]}
+        )
 
     async def _create(self, request: web.Request) -> web.Response:
         require_internal(request, SECRET)

@@ -23,6 +23,15 @@ async def test_health_is_503_while_the_media_server_is_down(pair: Pair) -> None:
     assert (await answer.json())["components"]["media_server"]["status"] == "down"
 
 
+async def test_health_is_degraded_while_a_media_worker_is_and_503_while_all_are(pair: Pair) -> None:
+    pair.media.status = "degraded"
+    answer = await pair.client.get("/health")
+    assert (answer.status, (await answer.json())["status"]) == (200, "degraded")
+    pair.media.status = "unhealthy"
+    answer = await pair.client.get("/health")
+    assert (answer.status, (await answer.json())["status"]) == (503, "unhealthy")
+
+
 async def test_health_answers_whoever_asks_under_whatever_name(pair: Pair) -> None:
     assert (await pair.client.get("/health", headers={"Host": "load-balancer.example", "Origin": "https://evil.example"})).status == 200
 
