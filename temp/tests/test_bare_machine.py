@@ -102,6 +102,33 @@ def test_the_benchmark_gives_all_its_rows_there(tmp_path: Path) -> None:
     assert "| speed, batch 1 |" in done.stdout
 
 
+# The second section hangs, and time passes at once.
+HANGING = """
+import threading
+import bench.musetalk_sections as sections
+class Timer:
+    def __init__(self, seconds, function):
+        Timer.function = staticmethod(function)
+    def start(self): ...
+threading.Timer = Timer
+def hang(self):
+    Timer.function()
+    yield
+sections.Sections.memory = hang
+"""
+
+
+def test_a_benchmark_that_hangs_says_what_it_has_and_ends(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = f"sys.argv = ['bench/musetalk_gpu.py', '--device', 'cpu', '--tiny', '--json', {str(out)!r}]\n"
+    done = bare_python(HANGING + command + "runpy.run_path('bench/musetalk_gpu.py', run_name='__main__')")
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = json.loads(out.read_text())
+    assert list(report["errors"]) == ["benchmark"]
+    assert list(report["figures"]) == ["warm_up_s"]
+    assert "| warm-up |" in done.stdout
+
+
 def test_without_a_gpu_the_benchmark_says_so() -> None:
     done = run_python("bench/musetalk_gpu.py")
     assert done.returncode == 1
