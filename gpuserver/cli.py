@@ -12,6 +12,7 @@ import typer
 
 from gpuserver import __version__
 from gpuserver.cli_avatars import avatars
+from gpuserver.cli_doctor import doctor
 from gpuserver.cli_models import models
 from gpuserver.cli_settings import read_settings
 from gpuserver.config import Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(avatars, name="avatars")
 app.add_typer(models, name="models")
+app.command()(doctor)
 
 _ONE_SENTENCE = "Recording."  # stands for a sound that is played once
 

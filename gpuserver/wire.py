@@ -232,6 +232,25 @@ class WebRtcConfig(Strict):
     portRange: list[int] | None = None
 
 
+class Finding(Strict):
+    """One line of the doctor's list; advice: what to do, where something is to be done.
+
+    status: "fail" where something needed does not work, "warning" where the server does without it, "off" where it is not asked for.
+    """
+
+    name: str
+    status: Literal["ok", "warning", "fail", "off"]
+    detail: str
+    advice: str | None = None
+
+
+class Diagnosis(Strict):
+    """GET /v1/diagnosis. healthy: nothing that is needed fails."""
+
+    healthy: bool
+    findings: list[Finding]
+
+
 class SessionCreated(Strict):
     """201 of POST /v1/sessions."""
 

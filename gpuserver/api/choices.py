@@ -1,4 +1,4 @@
-"""GET /v1/voices and /v1/models: passed on to the media server, which speaks and asks the language model."""
+"""GET /v1/voices, /v1/models and /v1/diagnosis: passed on to the media server, which speaks, asks the language model and has the ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpuserver.web.keys import needs_key
 
 
 def add_choice_routes(app: web.Application, media: MediaClient) -> None:
-    """Serve both lists from `app`."""
+    """Serve the lists from `app`."""
 
     @needs_key
     async def pass_on(request: web.Request) -> web.Response:
@@ -17,3 +17,4 @@ def add_choice_routes(app: web.Application, media: MediaClient) -> None:
 
     app.router.add_get("/v1/voices", pass_on)
     app.router.add_get("/v1/models", pass_on)
+    app.router.add_get("/v1/diagnosis", pass_on)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from aiohttp import web
 
 from gpuserver.config import Settings
 from gpuserver.interpreter import OWN, Interpreter
+from gpuserver.media.doctor.doctor import add_diagnosis_route
 from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
+from gpuserver.pipeline.language_model import ReportingModel
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.pipeline.voice import ReportingVoice
 from gpuserver.web.keys import public
-
-
-class Reporting(Protocol):
-    """A part that says for /health how it is."""
-
-    def status(self) -> dict[str, object]: ...
 
 
 def add_health_route(
@@ -26,12 +21,12 @@ def add_health_route(
     peers: Peers,
     settings: Settings,
     *,
-    voice: Reporting,
-    language_model: Reporting,
+    voice: ReportingVoice,
+    language_model: ReportingModel,
     mouths: Mouths,
     interpreter: Interpreter = OWN,
 ) -> None:
-    """Serve /health from `app`."""
+    """Serve /health and /v1/diagnosis from `app`."""
 
     @public
     async def health(_request: web.Request) -> web.Response:
@@ -54,3 +49,4 @@ def add_health_route(
         return web.json_response(body)
 
     app.router.add_get("/health", health)
+    add_diagnosis_route(app, settings, peers.network, voice, language_model)

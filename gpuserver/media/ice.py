@@ -26,12 +26,13 @@ def ice_network(settings: Settings, worker: int = 0) -> IceNetwork:
     Raises CannotStart where a setting is not a STUN or TURN address.
     """
     stun = _server("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server) if settings.webrtc_stun_server else None
+    turn = turn_server_of(settings, "WEBRTC_TURN_SERVER_LOCAL") or turn_server_of(settings, "WEBRTC_TURN_SERVER")
     return IceNetwork(
         make_ports(settings, worker),
         policy=TransportPolicy.RELAY if settings.webrtc_ice_policy == "relay" else TransportPolicy.ALL,
         public_addresses=settings.webrtc_public_ip,
         stun_server=None if stun is None else (stun["host"], stun["port"]),
-        relay=_relay(settings),
+        relay=None if turn is None else TurnRelay(turn),
     )
 
 
@@ -68,21 +69,18 @@ def _is_unicast(address: str) -> bool:
     return not (parsed.is_unspecified or parsed.is_multicast)
 
 
-def _relay(settings: Settings) -> TurnRelay | None:
-    name = "WEBRTC_TURN_SERVER_LOCAL" if settings.webrtc_turn_server_local else "WEBRTC_TURN_SERVER"
-    address = settings.webrtc_turn_server_local or settings.webrtc_turn_server
+def turn_server_of(settings: Settings, name: str) -> TurnServer | None:
+    """What the setting `name` says, with the user that all TURN settings share. Raises CannotStart."""
+    address = getattr(settings, name.lower())
     if address is None:
         return None
     server = _server(name, "turn", address)
     password = settings.webrtc_turn_password.get_secret_value() if settings.webrtc_turn_password else None
     secure = server["scheme"] == "turns"
     if server["transport"] not in (("tcp",) if secure else ("udp", "tcp")):
-        raise CannotStart(
-            f"{name} names a transport that cannot be used: {server['transport']!r}.", advice="Use udp or tcp; turns is always tcp."
-        )
-    return TurnRelay(
-        TurnServer(server["host"], server["port"], settings.webrtc_turn_username, password, ssl=secure, transport=server["transport"])
-    )
+        advice = "Use udp or tcp; turns is always tcp."
+        raise CannotStart(f"{name} names a transport that cannot be used: {server['transport']!r}.", advice=advice)
+    return TurnServer(server["host"], server["port"], settings.webrtc_turn_username, password, ssl=secure, transport=server["transport"])
 
 
 def _server(setting: str, scheme: str, value: str) -> dict[str, Any]:

@@ -69,14 +69,14 @@ class Peers:
     """The peers of all sessions. `async with` it: raises CannotStart if the network's ports cannot be bound."""
 
     def __init__(self, network: IceNetwork, clock: Clock, encoding: Encoding):
-        self._network = network
+        self.network = network
         self._clock = clock
         self._encoding = encoding
         self._lines: dict[str, _Line] = {}
         self._watches: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Peers:
-        self._network.ports.start()
+        self.network.ports.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -84,7 +84,7 @@ class Peers:
 
     def status(self) -> dict[str, object]:
         """For /health: how many sessions have a peer, and the network that they use."""
-        return {"count": len(self), "network": self._network.status()}
+        return {"count": len(self), "network": self.network.status()}
 
     def __len__(self) -> int:
         """How many sessions have a peer, connected or on its way."""
@@ -128,7 +128,7 @@ class Peers:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
-        self._network.ports.close()
+        self.network.ports.close()
 
     def _line(self, session: Watched) -> _Line:
         line = self._lines.get(session.session_id)
@@ -167,7 +167,7 @@ class Peers:
             for older in line.peers[: line.peers.index(peer)]:
                 older.end()
 
-        return Peer(playout, self._clock, self._network, self._encoding, on_connected=connected, on_ended=ended)
+        return Peer(playout, self._clock, self.network, self._encoding, on_connected=connected, on_ended=ended)
 
 
 @contextmanager

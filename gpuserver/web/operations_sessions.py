@@ -26,6 +26,8 @@ from gpuserver.messages import ClientMessage, ServerMessage
 from gpuserver.web.operation import Answer, Body, Error, Operation, Operations, no_content
 from gpuserver.wire import (
     CreateSession,
+    Diagnosis,
+    Finding,
     IceCandidate,
     IceServer,
     ModelInfo,
@@ -62,6 +64,18 @@ _INFO = SessionInfo(
 )
 _VOICES = VoiceList(total=1, voices=[VoiceInfo(id="zh-CN-XiaoxiaoNeural", name="Xiaoxiao", language="zh-CN")])
 _MODELS = ModelList(total=1, models=[ModelInfo(id="mistral-nemo:12b", default=True)])
+_DIAGNOSIS = Diagnosis(
+    healthy=True,
+    findings=[
+        Finding(name="WebRTC directly", status="ok", detail="A client on this machine gets through to 203.0.113.7 UDP 8200."),
+        Finding(
+            name="UDP port",
+            status="ok",
+            detail="UDP 8200 is all that browsers send to.",
+            advice="Open it from outside: docker run -p 8200:8200/udp …, and in the firewall UDP 8200.",
+        ),
+    ],
+)
 _CANDIDATE = IceCandidate(
     candidate="candidate:1 1 udp 2122260223 192.0.2.7 50123 typ host", sdpMid="0", sdpMLineIndex=0, usernameFragment="Yk1u"
 )
@@ -70,7 +84,7 @@ HEALTH_SCHEMA = {
     "type": "object",
     "required": ["status", "service", "active_sessions", "max_sessions", "components"],
     "properties": {
-        "status": {"enum": ["healthy", "unhealthy"]},
+        "status": {"enum": ["healthy", "degraded", "unhealthy"]},
         "service": {"type": "string"},
         "active_sessions": {"type": "integer", "minimum": 0},
         "max_sessions": {"type": "integer", "minimum": 1},
@@ -163,6 +177,11 @@ _SESSION_OPERATIONS: Mapping[str, Operation] = {
         "List the language models that a session may name",
         (Answer("Empty while no server of models is reachable.", ModelList, _MODELS),),
         errors=(LanguageModelFailed,),
+    ),
+    "GET /v1/diagnosis": Operation(
+        HEALTH,
+        "Try everything that the server depends on",
+        (Answer("What works, what does not, and what to do; it takes up to 15 s.", Diagnosis, _DIAGNOSIS),),
     ),
 }
 
