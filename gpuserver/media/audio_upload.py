@@ -8,8 +8,8 @@ import signal
 import sys
 import weakref
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from gpuserver.musetalk.child_process import child_environment
 LONGEST = 300  # seconds of one sound
 MOST_HELD = 1800  # seconds of all sounds that are being played or wait for it: 173 MB
 MOST_AT_ONCE = 4  # files that are being decoded
+MOST_ARRIVING = 8  # files that are being received: half a gigabyte of disk
 WALL_SECONDS = 60.0  # five minutes of sound take two
 PIECE_BYTES = 48_000  # half a second
 TITLE = "Recording."  # what is written where a text would be
@@ -84,23 +85,36 @@ class AudioUploads:
     """Decodes files, a few at a time, and keeps an account of the sound that is held in memory."""
 
     def __init__(self) -> None:
+        self._arriving = 0
+        self._starting = 0  # decoders that are about to be in _decoding
         self._decoding: set[asyncio.Task[None]] = set()
         self._held = 0  # sounds, each counted as LONGEST until it is complete and by its length from then on
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While a file is on its way to the disk. Raises TooManyWaiting."""
+        if self._arriving >= MOST_ARRIVING:
+            raise _too_many()
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
 
     async def decode(self, path: Path) -> UploadedSound:
         """The sound of a file, as soon as it begins; the file is not needed any more then.
 
         Raises Unreadable, InvalidInput (too long), TooManyWaiting.
         """
-        if len(self._decoding) >= MOST_AT_ONCE or self._held + LONGEST > MOST_HELD:
-            raise TooManyWaiting("Too many sounds are being read or wait to be played.", advice="Send it again when others are over.")
+        if self._starting + len(self._decoding) >= MOST_AT_ONCE or self._held + LONGEST > MOST_HELD:
+            raise _too_many()
         sound = UploadedSound()
         account = _Account(self, sound)
-        with await asyncio.to_thread(path.open, "rb") as file:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "gpuserver.media.sound_decoder", str(LONGEST),
-                stdin=file, stdout=PIPE, stderr=DEVNULL, env=child_environment(), start_new_session=True,
-            )  # fmt: skip
+        self._starting += 1
+        try:
+            child = await _start_decoder(path)
+        finally:
+            self._starting -= 1
         task = asyncio.create_task(_collect(child, sound, account), name="decode sound")
         self._decoding.add(task)
         task.add_done_callback(self._decoding.discard)
@@ -136,6 +150,18 @@ class _Account:
     def _close(self) -> None:
         self._uploads.count(-self._seconds)
         self._seconds = 0
+
+
+def _too_many() -> TooManyWaiting:
+    return TooManyWaiting("Too many sounds are being read or wait to be played.", advice="Send it again when others are over.")
+
+
+async def _start_decoder(path: Path) -> Process:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "gpuserver.media.sound_decoder", str(LONGEST),
+            stdin=file, stdout=PIPE, stderr=DEVNULL, env=child_environment(), start_new_session=True,
+        )  # fmt: skip
 
 
 async def _collect(child: Process, sound: UploadedSound, account: _Account) -> None:

@@ -104,7 +104,7 @@ class LiveTalkingRoutes:
     async def humanaudio(self, request: web.Request) -> web.StreamResponse:
         """POST /humanaudio: a sound file to be said after what is being said."""
         try:
-            with tempfile.TemporaryDirectory(prefix="gpuserver-audio-") as folder:
+            with self._parts.uploads.arriving(), tempfile.TemporaryDirectory(prefix="gpuserver-audio-") as folder:
                 async with receive_form(request, file_field="file", folder=Path(folder), limit=MOST_AUDIO_BYTES) as form:
                     session = self._parts.numbers.find(_number(form.fields.get("sessionid", "")))
                     if form.file is None:

@@ -15,7 +15,7 @@ import pytest
 from receiver import Receiver
 from sound_files import encoded
 
-from gpuserver.media import livetalking
+from gpuserver.media import audio_upload, livetalking
 
 if TYPE_CHECKING:
     from media_fixtures import MediaServer, StartedFakeVoice
@@ -147,6 +147,17 @@ async def test_a_file_that_is_no_sound_is_refused_in_plain_words(media: MediaSer
             answer = await client.send_audio(content)
             assert answer["code"] == -1
             assert "sound" in answer["msg"]
+
+
+async def test_more_sound_files_at_once_than_there_is_room_for_are_refused_before_they_are_received(
+    media: MediaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_upload, "MOST_ARRIVING", 0)
+    async with Receiver() as receiver:
+        client = await LiveTalkingClient(media, receiver).connect()
+        answer = await client.send_audio(encoded(0.1))
+        assert answer["code"] == -1
+        assert "Too many sounds" in answer["msg"]
 
 
 async def test_a_sound_file_that_is_too_large_is_refused_in_plain_words(media: MediaServer, monkeypatch: pytest.MonkeyPatch) -> None:
