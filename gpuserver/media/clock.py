@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Protocol
+
+Punctuality = Callable[[float, int], None]  # told of each piece: how late it is (seconds), how many before it were left out
 
 EARLY_ENOUGH = 1e-6  # seconds; n * period is not exact in floating point
 
@@ -37,19 +40,22 @@ class Pacer:
     patience: how late a piece may be (seconds) and still be sent. Beyond it the stream skips to the piece that is due now.
     """
 
-    def __init__(self, clock: Clock, epoch: float, period: float, patience: float):
+    def __init__(self, clock: Clock, epoch: float, period: float, patience: float, note: Punctuality = lambda lateness, left_out: None):
         self._clock = clock
         self._epoch = epoch
         self._period = period
         self._patience = patience
+        self._note = note
         self._last: int | None = None
         self.skipped = 0  # pieces that were never sent because the stream was late
 
     async def next(self) -> int:
         """The number of the next piece, at the time it is due."""
+        skipped = self.skipped
         number = self._choose()
         await self._clock.wait_until(self._due(number))
         self._last = number
+        self._note(max(0.0, self._clock.now() - self._due(number)), self.skipped - skipped)
         return number
 
     def include(self, pieces: int) -> None:

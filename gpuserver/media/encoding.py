@@ -1,9 +1,10 @@
-"""What all connections of this process share to encode pictures: a few threads, and the idle loops that are encoded already."""
+"""What all connections of this process share: a few threads that encode pictures, encoded idle loops, and who counts what is sent."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from gpuserver.domain import Avatar
@@ -11,11 +12,19 @@ from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.idle_stream import IdleStreams
 from gpuserver.media.picture_stream import PictureStream
 
+# Told of every piece that is sent: its kind ("video", "audio"), how late it is (seconds), how many before it were left out.
+NotePiece = Callable[[str, float, int], None]
+
+
+def unheeded(_kind: str, _lateness: float, _left_out: int) -> None:
+    """Nobody counts."""
+
 
 class Encoding:
     """One thread per core by default. Every connection has one picture in work at most, so what waits is bounded by their number."""
 
-    def __init__(self, threads: int | None = None):
+    def __init__(self, threads: int | None = None, *, note: NotePiece = unheeded):
+        self.note = note
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="encode")
         self._loops = IdleStreams()
 

@@ -74,7 +74,7 @@ class Peer:
         self._playout = playout
         self._clock = clock
         self._encoding = encoding
-        self._sound, self._picture = SoundTrack(playout, clock), PictureTrack(playout, clock)
+        self._sound, self._picture = SoundTrack(playout, clock, encoding.note), PictureTrack(playout, clock, encoding.note)
         for track in (self._sound, self._picture):
             transceiver = self._connection.addTransceiver(track, direction="sendonly")
             transceiver.setCodecPreferences(preferred_codecs(track.kind))

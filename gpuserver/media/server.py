@@ -24,6 +24,7 @@ from gpuserver.media.health import add_health_route
 from gpuserver.media.ice import ice_network
 from gpuserver.media.livetalking import LiveTalkingParts, add_livetalking_routes
 from gpuserver.media.message_limits import MessageLimits
+from gpuserver.media.metrics import MediaCollector, StreamMetrics, TurnMetrics
 from gpuserver.media.mouths import Mouths
 from gpuserver.media.operations import DESCRIPTION, OPERATIONS, TITLE
 from gpuserver.media.peers import Peers
@@ -54,6 +55,7 @@ from gpuserver.web.binding import check_bind
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.docs_routes import add_docs_routes
 from gpuserver.web.logs import configure_logging
+from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.rate_limit import parse_rate
 from gpuserver.web.serving import serve
@@ -86,6 +88,13 @@ class SessionsAsUsers:
                 log.info("session_ended_by_itself", session_id=session_id)
 
 
+def _bare_app(settings: Settings) -> web.Application:
+    """Without routes. Raises CannotStart."""
+    app = web.Application(middlewares=middlewares(settings, secret=internal_secret(settings)), client_max_size=JSON_LIMIT)
+    app.on_response_prepare.append(add_security_headers)
+    return app
+
+
 def create_app(
     settings: Settings,
     *,
@@ -100,20 +109,19 @@ def create_app(
     worker: which of several processes this is, None for the only one.
     Nothing is started before it runs. Raises CannotStart for settings that cannot work.
     """
-    secret = internal_secret(settings)
-    app = web.Application(middlewares=middlewares(settings, secret=secret), client_max_size=JSON_LIMIT)
-    app.on_response_prepare.append(add_security_headers)
+    app = _bare_app(settings)
+    metrics = add_metrics(app)
 
     manager = AvatarManager(settings)
     standing = StandingNotices()
     mouths = Mouths(engines or make_engines(settings), standing)
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
-    studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing, hearing=mouths.hearing)
+    studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing, TurnMetrics(metrics).note, hearing=mouths.hearing)
     latents = LatentsOnDemand(manager, useful=lambda: mouths.engines.loading or mouths.engines.fallback is None)
     cache = AvatarCache(manager, want_latents=latents.want)
     registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
-    encoding = Encoding()
+    encoding = Encoding(note=StreamMetrics(metrics).note)
     peers = Peers(ice_network(settings, 0 if worker is None else worker.number - 1), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
     recorder = Recorder(settings.avatars_dir.parent / "records")
@@ -143,6 +151,7 @@ def create_app(
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(say_goodbye)
+    metrics.registry.register(MediaCollector(registry, settings.max_sessions, mouths, voice=voice, language_model=language_model))
     add_health_route(app, registry, peers, settings, voice=voice, language_model=language_model, mouths=mouths, interpreter=interpreter)
     add_choice_routes(app, voice, language_model)
     add_speech_routes(app, own_voices(voice))

@@ -139,7 +139,7 @@ async def _stream(request: web.Request, pieces: AsyncIterator[Speech], file: Spe
             await _write(response, await asyncio.to_thread(file.add, piece.pcm, piece.sample_rate))
         await _write(response, await asyncio.to_thread(file.finish))
     except (VoiceFailed, ConnectionError, TimeoutError) as error:
-        log.info("speech_broke_off", reason=str(error) or type(error).__name__)
+        log.info("speech_broke_off", cause=type(error).__name__)
         if request.transport is not None:
             request.transport.abort()  # the client must not take it for the whole
     return response

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from gpuserver.domain import FRAME_SECONDS, SAMPLES_PER_FRAME, Avatar, Pcm
 from gpuserver.media.clock import Clock, Pacer
+from gpuserver.media.encoding import NotePiece, unheeded
 from gpuserver.media.picture_stream import PictureStream
 from gpuserver.media.playout import PlayedFrame
 from gpuserver.media.sending import Encoded
@@ -45,10 +47,10 @@ class PictureTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, playout: Ticking, clock: Clock):
+    def __init__(self, playout: Ticking, clock: Clock, note: NotePiece = unheeded):
         super().__init__()
         self._playout = playout
-        self._pacer = Pacer(clock, playout.epoch, FRAME_SECONDS, PICTURE_PATIENCE)
+        self._pacer = Pacer(clock, playout.epoch, FRAME_SECONDS, PICTURE_PATIENCE, partial(note, self.kind))
         self._stream: PictureStream | None = None
 
     def begin(self, stream: PictureStream) -> None:
@@ -72,10 +74,10 @@ class SoundTrack(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self, playout: Ticking, clock: Clock):
+    def __init__(self, playout: Ticking, clock: Clock, note: NotePiece = unheeded):
         super().__init__()
         self._playout = playout
-        self._pacer = Pacer(clock, playout.epoch, PIECE_SECONDS, SOUND_PATIENCE)
+        self._pacer = Pacer(clock, playout.epoch, PIECE_SECONDS, SOUND_PATIENCE, partial(note, self.kind))
         self._stream = SoundStream()
 
     async def recv(self) -> Encoded:  # type: ignore[override] # a sender takes what its encoder's pack() takes
