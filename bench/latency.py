@@ -16,7 +16,7 @@ from gpuserver.domain import Avatar, LanguageModel, Pcm, Speech
 from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
-from gpuserver.media.picture_encoders import H264
+from gpuserver.media.payloads import H264
 from gpuserver.media.playout import Playout
 from gpuserver.media.tracks import PictureTrack, SoundTrack
 from gpuserver.musetalk.renderer import Renderer

@@ -123,7 +123,7 @@ class Reports:
         if not known:
             return None
         stamp, wall = known[-1]
-        distance = (getattr(self.stream, TIMES)._origin + pts - stamp + 2**31) % 2**32 - 2**31
+        distance: int = (getattr(self.stream, TIMES)._origin + pts - stamp + 2**31) % 2**32 - 2**31
         return wall + distance / self.rate
 
 

@@ -17,7 +17,8 @@ from moving_avatar import moving_avatar
 from gpuserver.domain import Avatar, Bytes2D, Generation
 from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.idle_stream import KEY_EVERY, IdleStreams
-from gpuserver.media.picture_encoders import CODECS, H264, VP8
+from gpuserver.media.payloads import H264, VP8
+from gpuserver.media.picture_encoders import CODECS
 from gpuserver.media.picture_stream import CATCH_UP_UNITS, KEY_PAUSE_TICKS, PictureStream
 from gpuserver.media.playout import PlayedFrame
 

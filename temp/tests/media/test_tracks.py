@@ -14,7 +14,7 @@ from gpuserver.domain import Generation, Pcm
 from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.clock import Pacer
 from gpuserver.media.encoding import Encoding
-from gpuserver.media.picture_encoders import H264
+from gpuserver.media.payloads import H264
 from gpuserver.media.playout import PlayedFrame
 from gpuserver.media.tracks import PictureTrack, SoundTrack
 
