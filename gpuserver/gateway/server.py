@@ -22,8 +22,7 @@ from gpuserver.web.serving import serve
 
 def create_app(settings: Settings) -> web.Application:
     """The application. It reads and writes no files. Raises CannotStart, also when it starts, for settings that cannot work."""
-    settings = at_gateways_address(settings)
-    app = web.Application(middlewares=middlewares(settings), client_max_size=JSON_LIMIT)
+    app = web.Application(middlewares=middlewares(settings, host=settings.gateway_host), client_max_size=JSON_LIMIT)
     app.on_response_prepare.append(add_security_headers)
     add_metrics(app)
     model = ChatModel(settings)
@@ -37,11 +36,6 @@ def create_app(settings: Settings) -> web.Application:
     app.router.add_get("/health", health)
     add_docs_routes(app, OPERATIONS, title=TITLE, description=DESCRIPTION)
     return app
-
-
-def at_gateways_address(settings: Settings) -> Settings:
-    """The settings whose "own address" is the gateway's: what the checks of Host and Origin compare with."""
-    return settings.model_copy(update={"management_api_host": settings.gateway_host, "management_api_port": settings.port})
 
 
 def main(settings: Settings, *, share_port: bool = False, on_ready: Callable[[], None] | None = None) -> None:

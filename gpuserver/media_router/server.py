@@ -41,7 +41,9 @@ log = structlog.get_logger(__name__)
 
 def create_app(settings: Settings, fleet: Fleet, *, interpreter: Interpreter = OWN) -> web.Application:
     """The application. The workers run while it does. Raises CannotStart, also when it starts."""
-    app = web.Application(middlewares=middlewares(settings, secret=internal_secret(settings)), client_max_size=JSON_LIMIT)
+    app = web.Application(
+        middlewares=middlewares(settings, host=settings.media_host, secret=internal_secret(settings)), client_max_size=JSON_LIMIT
+    )
     app.on_response_prepare.append(add_security_headers)
     manager = AvatarManager(settings)
     placement = Placement(fleet, settings.max_sessions)

@@ -19,16 +19,17 @@ from gpuserver.web.rate_limit import STANDING, rate_limit_middleware
 log = structlog.get_logger(__name__)
 
 
-def middlewares(settings: Settings, *, secret: str | None = None) -> list[Middleware]:
-    """For web.Application(middlewares=…), outermost first. secret: of the process that may call as X-Internal-Secret.
+def middlewares(settings: Settings, *, host: str | None = None, secret: str | None = None) -> list[Middleware]:
+    """For web.Application(middlewares=…), outermost first.
 
+    host: where the server listens; MANAGEMENT_API_HOST unless given. secret: of the process that may call as X-Internal-Secret.
     Raises CannotStart for settings that cannot work.
     """
     return [
         request_log_middleware,
         problem_middleware,
         cors_middleware(settings),
-        origin_middleware(settings),
+        origin_middleware(settings, host or settings.management_api_host),
         keys_middleware(settings, secret),
         rate_limit_middleware(settings),
         encoding_middleware,

@@ -47,15 +47,20 @@ def called_url(request: web.Request, settings: Settings) -> URL:
         raise InvalidInput("The Host header is not a host.") from error
 
 
-def origin_middleware(settings: Settings) -> Middleware:
-    """Refuse what a web page of another site makes a browser send (CSRF), also under a rebound name (DNS rebinding)."""
+def origin_middleware(settings: Settings, host: str) -> Middleware:
+    """Refuse what a web page of another site makes a browser send (CSRF), also under a rebound name (DNS rebinding).
+
+    host: where the server listens.
+    """
+    on_loopback = host in LOOPBACK_HOSTS
 
     @web.middleware
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path != "/health":
-            _check_host(request, settings)
+            if on_loopback and not settings.api_keys:  # a page under a rebound name has no key
+                _check_host(request, settings)
             if request.method not in SAFE_METHODS or request.headers.get("Upgrade") is not None:
-                _check_origin(request, settings)
+                _check_origin(request, settings, on_loopback=on_loopback)
         return await handler(request)
 
     return check_origin
@@ -63,8 +68,6 @@ def origin_middleware(settings: Settings) -> Middleware:
 
 def _check_host(request: web.Request, settings: Settings) -> None:
     """On a loopback bind only this machine's names are ours; a foreign name that resolves to 127.0.0.1 is an attack."""
-    if not settings.bound_to_loopback or settings.api_keys:  # a page under a rebound name has no key
-        return
     host = called_url(request, settings).host
     own = LOOPBACK_HOSTS | ({URL(settings.public_url).host} if settings.public_url else set())
     if host in own or _through_trusted_proxy(request, settings):
@@ -75,7 +78,7 @@ def _check_host(request: web.Request, settings: Settings) -> None:
     )
 
 
-def _check_origin(request: web.Request, settings: Settings) -> None:
+def _check_origin(request: web.Request, settings: Settings, *, on_loopback: bool) -> None:
     origin = request.headers.get("Origin")
     if origin is None:  # not a browser
         return
@@ -83,7 +86,7 @@ def _check_origin(request: web.Request, settings: Settings) -> None:
         return
     host = urlsplit(origin).hostname if origin != "null" else None
     own = {public_url(request, settings).host, called_url(request, settings).host}
-    if settings.bound_to_loopback and own & LOOPBACK_HOSTS:
+    if on_loopback and own & LOOPBACK_HOSTS:
         own |= LOOPBACK_HOSTS  # a page that another server of this machine's user serves
     if host is None or host not in own:
         raise ForeignOrigin("The Origin header names another site.")
@@ -124,10 +127,12 @@ def _is_trusted(address: Address, settings: Settings) -> bool:
 
 
 def _address(text: str) -> Address | None:
+    """An address; one of IPv4 also where it is written as IPv6 (::ffff:192.0.2.1), as some proxies do."""
     try:
-        return ipaddress.ip_address(text.strip())
+        address = ipaddress.ip_address(text.strip())
     except ValueError:
         return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _first(header: str | None) -> str:

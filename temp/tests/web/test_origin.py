@@ -14,11 +14,11 @@ from gpuserver.web.middleware import middlewares
 from gpuserver.web.origin import public_url
 
 
-def _app(settings: Settings) -> web.Application:
+def _app(settings: Settings, host: str | None = None) -> web.Application:
     async def ok(_request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
-    app = web.Application(middlewares=middlewares(settings))
+    app = web.Application(middlewares=middlewares(settings, host=host))
     for path in ("/thing", "/health"):
         app.router.add_route("*", path, ok)
     return app
@@ -51,6 +51,14 @@ async def test_a_rebound_name_reads_nothing_but_health(aiohttp_client: AiohttpCl
     client = await aiohttp_client(_app(settings))
     assert (await client.get("/thing", headers={"Host": host})).status == 403
     assert (await client.get("/health", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize(("management", "own", "status"), [("0.0.0.0", "127.0.0.1", 403), ("127.0.0.1", "0.0.0.0", 200)])
+async def test_every_server_goes_by_the_address_that_it_listens_on_itself(
+    aiohttp_client: AiohttpClient, make_settings: MakeSettings, management: str, own: str, status: int
+) -> None:
+    client = await aiohttp_client(_app(make_settings(management_api_host=management, allow_insecure=True), host=own))
+    assert (await client.get("/thing", headers={"Host": "192.0.2.7:8615"})).status == status
 
 
 async def test_the_name_in_public_url_is_ours(aiohttp_client: AiohttpClient, make_settings: MakeSettings) -> None:

@@ -158,6 +158,9 @@ async def test_behind_a_trusted_proxy_every_address_has_a_limit_of_its_own(make_
     assert await _statuses(client, "/counted", 1, X_Forwarded_For="198.51.100.9, gibberish, 10.0.0.1") == [429]
     assert await _statuses(client, "/counted", 1, X_Forwarded_For="2001:db8::1") == [200]
     assert await _statuses(client, "/counted", 1, X_Forwarded_For="2001:db8::2") == [429]
+    # Some proxies write IPv4 addresses in this way.
+    assert await _statuses(client, "/counted", 1, X_Forwarded_For="::ffff:203.0.113.77") == [200]
+    assert await _statuses(client, "/counted", 1, X_Forwarded_For="::ffff:203.0.113.1, ::ffff:10.0.0.1") == [429]
 
 
 async def test_without_a_trusted_proxy_no_header_gives_another_address(make_client: MakeClient) -> None:
