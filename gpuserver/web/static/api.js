@@ -93,6 +93,11 @@ export async function listVoices() {
   return (await call("v1/voices")).voices;
 }
 
+/** What works on the server and what does not: {healthy, findings: [{name, status, detail, advice}]}. Takes some seconds. */
+export async function fetchDiagnosis() {
+  return call("v1/diagnosis");
+}
+
 /** What a session may name as its language model: [{id, default}]. */
 export async function listModels() {
   return (await call("v1/models")).models;

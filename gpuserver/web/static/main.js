@@ -1,6 +1,7 @@
 /** Puts the page together: the lobby with its gallery, and the call. */
 
 import { CallView } from "./call_view.js";
+import { DiagnosisSheet } from "./diagnosis.js";
 import { byId } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { onLanguageChange, switchLanguage, t, translatePage } from "./i18n.js";
@@ -30,6 +31,7 @@ const sheet = new UploadSheet({
 
 const settings = new Settings();
 const missing = new Missing();
+const diagnosis = new DiagnosisSheet();
 const callView = new CallView(settings);
 
 async function call(avatar) {
@@ -52,6 +54,7 @@ onLanguageChange(() => {
   gallery.draw();
   settings.draw();
   missing.draw();
+  diagnosis.draw();
   callView.draw();
 });
 missing.refresh();
