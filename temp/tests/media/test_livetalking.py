@@ -272,3 +272,11 @@ async def test_with_api_keys_a_page_gives_its_key_in_the_address(make_media: Mak
         assert (await media.client.post(f"/{name}?api_key={KEY}", json={})).status == 200
     assert (await media.client.get("/record/5.mp4")).status == 401
     assert (await media.client.get(f"/record/5.mp4?api_key={KEY}")).status == 404
+
+
+@pytest.mark.parametrize(("management", "media_host", "status"), [("0.0.0.0", "127.0.0.1", 403), ("127.0.0.1", "0.0.0.0", 200)])
+async def test_a_page_under_a_rebound_name_reaches_no_media_server_on_loopback(
+    make_media: MakeMedia, management: str, media_host: str, status: int
+) -> None:
+    media = await make_media(management_api_host=management, media_host=media_host, allow_insecure=True)
+    assert (await media.client.post("/human", json={}, headers={"Host": "rebound.example:8615"})).status == status
