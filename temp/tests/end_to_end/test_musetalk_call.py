@@ -1,4 +1,4 @@
-"""A call in real mode, but for the sizes: weight files in the official formats, latents by the real VAE, faces by the real networks, on a CPU."""
+"""A call in real mode but for the sizes: official weight formats, latents by the real VAE, faces by the real networks, on a CPU."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ async def test_an_avatar_is_prepared_and_its_mouth_drawn_by_musetalk(
     app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), engines=Engines(lambda: [device]))
     media = MediaServer(await aiohttp_client(app), StartedFakeModel())
     async with asyncio.timeout(60):
-        while (await components(media))["engine"]["state"] != "ready": ...
+        while (await components(media))["engine"]["state"] == "loading":
+            pass
     session = await media.create()
     assert (session["engine"], session["engine_fallback"]) == ("musetalk", None)
     async with Receiver(keep_pictures=1) as receiver, await media.socket(session) as socket:
