@@ -90,7 +90,9 @@ class SessionsAsUsers:
 
 def _bare_app(settings: Settings) -> web.Application:
     """Without routes. Raises CannotStart."""
-    app = web.Application(middlewares=middlewares(settings, secret=internal_secret(settings)), client_max_size=JSON_LIMIT)
+    app = web.Application(
+        middlewares=middlewares(settings, host=settings.media_host, secret=internal_secret(settings)), client_max_size=JSON_LIMIT
+    )
     app.on_response_prepare.append(add_security_headers)
     return app
 
