@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gpuserver.errors import Cancelled, GpuserverError, InvalidAvatarId, InvalidInput, TooLarge, UnsupportedMediaType
+from gpuserver.errors import GpuserverError, InvalidAvatarId, InvalidInput, TooLarge, UnsupportedMediaType
 from gpuserver.web.body import Pace, log_unknown_fields, parse_flag, refuse_content_encoding
 from gpuserver.web.uploads import CHUNK_BYTES, MOST_PARTS, TEXT_LIMIT, read_text, refuse_encoded_part
 from gpuserver.wire import check_avatar_id
@@ -63,9 +63,6 @@ class CreateForm:
         except GpuserverError as error:
             self.failure = error
             raise
-        except ConnectionError as error:
-            self.failure = Cancelled("The client went away.")
-            raise self.failure from error
         except (ValueError, RuntimeError, HttpProcessingError) as error:  # aiohttp's three ways of saying that it is malformed
             self.failure = InvalidInput(
                 "The multipart body is malformed or cut short.", advice="Send the form as curl -F or an HTTP library makes it."

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from gpuserver.errors import InvalidInput, TooLarge, TooSlow, UnsupportedMediaType
+from gpuserver.errors import Cancelled, InvalidInput, TooLarge, TooSlow, UnsupportedMediaType
 from gpuserver.web.problem import invalid_input
 
 JSON_LIMIT = 1024 * 1024  # bytes
@@ -96,12 +96,14 @@ class Pace:
         self._started = asyncio.get_running_loop().time()
 
     async def wait(self, read: Awaitable[T]) -> T:
-        """The result of `read`; TooSlow if what has been received so far does not earn it the time."""
+        """The result of `read`. Raises TooSlow if what has been received so far does not earn it the time, Cancelled if the client goes."""
         try:
             async with asyncio.timeout_at(self._started + GRACE_SECONDS + self.received / SLOWEST_RATE):
                 return await read
         except TimeoutError as error:
             raise TooSlow(f"{self.received} bytes in {asyncio.get_running_loop().time() - self._started:.0f} s is too slow.") from error
+        except ConnectionError as error:
+            raise Cancelled("The client went away.") from error
 
 
 def refuse_content_encoding(request: web.Request) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 from structlog.testing import capture_logs
 
-from gpuserver.errors import InvalidInput
+from gpuserver.errors import Cancelled, InvalidInput
 from gpuserver.web import body
 from gpuserver.web.body import parse_flag, read_body
 from gpuserver.web.problem import problem_middleware
@@ -107,6 +107,14 @@ async def test_a_body_that_trickles_in_is_cut_off(aiohttp_client: AiohttpClient,
     writer.close()
     await writer.wait_closed()
     assert b" 408 " in answer
+
+
+async def test_a_client_that_goes_away_within_its_body_is_no_mistake_of_the_server() -> None:
+    async def broken() -> bytes:
+        raise ConnectionResetError("Connection lost")
+
+    with pytest.raises(Cancelled):
+        await body.Pace().wait(broken())
 
 
 @pytest.mark.parametrize(
