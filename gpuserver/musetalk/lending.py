@@ -35,7 +35,8 @@ class Lending:
         """Whether the frame before lends its mouth: the future is then settled together with that one's. Else it is to be drawn."""
         job = pending.job
         lender = self._lenders.pop(job.generation, None)
-        if lender is not None and 0 <= job.due - lender.due < _NEXT_FRAME:
+        is_itself = lender is not None and lender.crop is pending.future  # put back by a device that was lost
+        if lender is not None and not is_itself and 0 <= job.due - lender.due < _NEXT_FRAME:
             lender.crop.add_done_callback(lambda crop: _lend(crop, lender.frame, pending.future))
             return True
         self._lenders[job.generation] = _Lender(job.frame, job.due, pending.future)
