@@ -61,7 +61,7 @@ def create(
                 )
     except AvatarExists as error:
         raise AvatarExists(error.detail, advice="Choose another ID, or add --replace.") from error
-    print(f"{created.message}: {created.avatar_id} in {created.avatar_path}")
+    print(f"{created.message.removesuffix('.')}: {created.avatar_id} in {created.avatar_path}")
 
 
 @avatars.command(name="list")
