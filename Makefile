@@ -48,6 +48,7 @@ check: install-tests
 
 bench: install-tests
 	$(BIN)/python bench/turn.py
+	$(BIN)/python bench/media.py
 
 screenshots: install-tests chromium
 	UPDATE_SCREENSHOTS=1 $(BIN)/python -m pytest temp/tests/end_to_end/test_screenshots.py

@@ -12,14 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gpuserver.domain import FPS
+
 ROOT = Path(__file__).parents[1]
 
 
 class Child:
     """A process that answers a line of JSON with a line of JSON."""
 
-    def __init__(self, module: str, *arguments: str):
-        command = [sys.executable, "-m", module, *arguments]
+    def __init__(self, module: str, *arguments: str, core: int | None = None):
+        command = [*(() if core is None else ("taskset", "-c", str(core))), sys.executable, "-m", module, *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True)
 
     def __enter__(self) -> Child:
@@ -52,8 +54,8 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """cores: of the media process, per session. fps: pictures per second that arrived, of the session with the fewest.
-    kilobits: per second and session. receiver_cores: of the browsers' process, all sessions together."""
+    """cores: of the media process, per session that gets 25 pictures per second. fps: pictures per second that arrived, of the
+    session with the fewest. kilobits: per second and session. receiver_cores: of the browsers' process, all sessions together."""
 
     cores: float
     fps: float
@@ -61,9 +63,9 @@ class Load:
     receiver_cores: float
 
 
-def measure(mode: str, avatar: Path, sessions: int, seconds: float, settle: float = 4.0) -> Load:
-    """Connect, let the start pass, then measure."""
-    with Child("bench.media_sender", mode, str(avatar)) as media, Child("bench.media_receiver") as browsers:
+def measure(mode: str, avatar: Path, sessions: int, seconds: float, *, settle: float = 4.0, core: int | None = None) -> Load:
+    """Connect, let the start pass, then measure. core: the one that the media process may use, None for all."""
+    with Child("bench.media_sender", mode, str(avatar), core=core) as media, Child("bench.media_receiver") as browsers:
         media.listen()
         offers = browsers.ask({"offer": sessions})["offers"]
         browsers.ask({"answers": [media.ask({"offer": offer})["answer"] for offer in offers]})
@@ -75,7 +77,7 @@ def measure(mode: str, avatar: Path, sessions: int, seconds: float, settle: floa
     pictures = [after - before for before, after in zip(arrived["pictures"], arrived_after["pictures"], strict=True)]
     volumes = [after - before for before, after in zip(arrived["bytes"], arrived_after["bytes"], strict=True)]
     return Load(
-        (cost_after["cpu"] - cost["cpu"]) / wall / sessions,
+        (cost_after["cpu"] - cost["cpu"]) / max(1, sum(pictures)) * FPS,
         min(pictures) / wall,
         statistics.mean(volumes) * 8 / wall / 1000,
         (arrived_after["cpu"] - arrived["cpu"]) / wall,

@@ -23,8 +23,9 @@ class Figure:
 
     @property
     def shown(self) -> str:
-        digits = 0 if abs(self.value) >= 100 else 2 if abs(self.value) < 2 else 1
-        return f"{self.value:.{digits}f} {self.unit}".strip()
+        size = abs(self.value)
+        digits = 0 if size >= 100 else 1 if size >= 2 else 2 if size >= 0.1 else 3
+        return f"{self.value:.{digits}f} {self.unit}".strip() if self.value else f"0 {self.unit}".strip()
 
 
 def at_most(key: str, what: str, value: float, limit: float, unit: str, how: str) -> Figure:
