@@ -325,7 +325,7 @@ class PipelinedEngine(LipSyncEngine, Protocol):
     """An engine on a device of its own: the next batch is begun while the one before is being finished."""
 
     def begin(self, jobs: Sequence[MouthJob]) -> Drawing:
-        """Give the device a batch and return at once. Called from one thread; crops() may be called from another."""
+        """Give the device a batch and return at once. Called from several threads; crops() may be called from another."""
         ...
 
 

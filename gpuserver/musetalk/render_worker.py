@@ -56,20 +56,23 @@ class Worker:
             self._note_speed(len(batch), self._clock() - begun)
 
     def _draw(self, batch: list[Pending]) -> None:
-        """If a batch fails, each job is tried alone: one bad job harms no other session."""
         try:
             crops = self.engine.render([pending.job for pending in batch])
             _check(batch, crops)
         except DeviceLost as error:
             self._counter.lose(self, batch, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the futures
-            if len(batch) == 1:
-                self._counter.fail(batch, error)
-                return
-            for pending in batch:
-                self._draw([pending])
+            self._draw_each(batch, error)
         else:
             self._counter.hand_in(self, batch, crops)
+
+    def _draw_each(self, batch: list[Pending], error: Exception) -> None:
+        """After a batch that failed: each job is tried alone, so that one bad job harms no other session."""
+        if len(batch) == 1:
+            self._counter.fail(batch, error)
+            return
+        for pending in batch:
+            self._draw([pending])
 
     def _note_speed(self, frames: int, seconds: float) -> None:
         """Small batches do not use a device fully and say nothing of what it can do."""
@@ -119,12 +122,7 @@ class PipelinedWorker(Worker):
             self._counter.lose(self, batch, error)
         except Exception as error:  # noqa: BLE001 - as in Worker
             self._room.release()
-            if len(batch) == 1:
-                self._counter.fail(batch, error)
-                return
-            for pending in batch:
-                self._room.acquire()
-                self._begin([pending])
+            self._draw_each(batch, error)
         else:
             self._begun.put(_Begun(batch, drawing, at))
 
@@ -144,7 +142,7 @@ class PipelinedWorker(Worker):
         except DeviceLost as error:
             self._counter.lose(self, begun.batch, error)
         except Exception as error:  # noqa: BLE001 - as in Worker
-            self._counter.fail(begun.batch, error)
+            self._draw_each(begun.batch, error)
         else:
             self._counter.hand_in(self, begun.batch, crops)
 

@@ -27,7 +27,7 @@ class NetworkListener(FakeListener):
     def hear(self, speech: Speech) -> Floats:
         if self._network.lost:
             raise DeviceLost("The fake device fell off the bus.")
-        if self._network.full:
+        if self._network.memory_full:
             raise DeviceFull("The fake device has no memory left.")
         return super().hear(speech)
 
@@ -50,14 +50,14 @@ class FakeDrawing:
 class FakeNetwork:
     """Implements PipelinedEngine. Draws every mouth brighter than FakeEngine does; None for a row of NaN.
 
-    lost: the device is gone. full: it has no memory for hearing.
+    lost: the device is gone. memory_full: it cannot hear.
     """
 
     def __init__(self, name: str = "network", max_batch: int = 4):
         self.name = name
         self.max_batch = max_batch
         self.out_of_memory = 0
-        self.lost = self.full = False
+        self.lost = self.memory_full = False
         self.listeners = 0
         self.begun: list[list[MouthJob]] = []
         self.finished: list[list[MouthJob]] = []

@@ -103,9 +103,9 @@ def test_a_device_that_is_lost_in_a_sentence_leaves_the_rest_of_it_to_the_spare_
 def test_a_full_device_leaves_the_rest_of_a_sentence_to_the_spare_engine_and_hears_the_next_one(pair: Pair, network: FakeNetwork) -> None:
     listener = pair.listener()
     before = listener.hear(speech(1000))
-    network.full = True
+    network.memory_full = True
     after = np.concatenate([listener.hear(speech(2000)), listener.finish()])
-    network.full = False
+    network.memory_full = False
     assert [pair.suits_network(job) for job in jobs(after, prepared_avatar())] == [False] * (20 - len(before))
     assert not pair.deaf
     assert all(pair.suits_network(job) for job in jobs(rows_of(pair, speech(1000)), prepared_avatar()))

@@ -199,6 +199,25 @@ def test_what_a_lost_device_did_not_draw_the_others_draw_and_at_last_the_spare_e
     assert devices.renderer.stats().devices_lost == 2
 
 
+@pytest.mark.parametrize("when", ["begin", "finish"])
+def test_one_bad_job_harms_no_other_of_its_batch_on_a_device(when: str) -> None:
+    class Picky(FakeNetwork):
+        def begin(self, jobs: Sequence[MouthJob]) -> FakeDrawing:
+            self.look("begin", jobs)
+            return super().begin(jobs)
+
+        def finish(self, jobs: list[MouthJob]) -> list[FaceCrop | None]:
+            self.look("finish", jobs)
+            return super().finish(jobs)
+
+        def look(self, now: str, jobs: Sequence[MouthJob]) -> None:
+            if now == when and any(job.frame.index == 1 for job in jobs):
+                raise ValueError("a bad job")
+
+    futures = drawn_by(Picky(), [job(1.0, index=index) for index in range(3)])
+    assert [future.exception(0) is None for future in futures] == [True, False, True]
+
+
 def _engine(future: Future[FaceCrop | None]) -> str:
     crop = future.result(0)
     assert crop is not None
