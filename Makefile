@@ -26,7 +26,8 @@ help:
 	@echo "make test    install what tests need and run them all"
 	@echo "make check   lint, format and types"
 	@echo "make bench   print the benchmark table"
-	@echo "make soak    what takes too long for the tests: a hundred kill -9, two thousand damaged offers"
+	@echo "make soak    what takes too long for the tests: a hundred kill -9, two thousand damaged offers,"
+	@echo "             five hundred sessions, five minutes in Chromium"
 	@echo "make fuzz    at least 10,000 hostile calls of every address of both servers, and a table of what they answered"
 	@echo "make openapi write docs/openapi-*.json anew"
 	@echo "make screenshots  take the pictures of the page in docs/ anew"
@@ -53,9 +54,11 @@ bench: install-tests
 screenshots: install-tests chromium
 	UPDATE_SCREENSHOTS=1 $(BIN)/python -m pytest temp/tests/end_to_end/test_screenshots.py
 
-soak: install-tests
+soak: install-tests chromium
 	$(BIN)/python -m soak.creation_kills
 	$(BIN)/python -m soak.sdp_mutations
+	$(BIN)/python -m soak.sessions
+	$(BIN)/python -m soak.browser_freezes
 
 fuzz: install-tests
 	$(BIN)/python -m soak.api_fuzz

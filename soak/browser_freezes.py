@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "temp" / "tests"))
 
-from browser import chromium  # noqa: E402 - found through the path above
-from running_server import running_server  # noqa: E402
-from viewer import Viewer  # noqa: E402
+from browser import chromium
+from running_server import running_server
+from viewer import Viewer
 
 SECONDS = 300
 LONGEST = 150.0  # ms between two pictures

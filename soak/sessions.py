@@ -9,7 +9,6 @@ import asyncio
 import ctypes
 import gc
 import logging
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -19,34 +18,34 @@ import structlog
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "temp" / "tests"))
 
-from fakes import FakeVoice  # noqa: E402 - found through the path above
-from receiver import Receiver  # noqa: E402
+from fakes import FakeVoice
+from receiver import Receiver
 
-from gpuserver.config import Settings  # noqa: E402
-from gpuserver.media.clock import LoopClock  # noqa: E402
-from gpuserver.media.encoding import Encoding  # noqa: E402
-from gpuserver.media.ice_connection import IceNetwork  # noqa: E402
-from gpuserver.media.peers import Peers  # noqa: E402
-from gpuserver.media.playout import Playout  # noqa: E402
-from gpuserver.media.ports import AnyPort  # noqa: E402
-from gpuserver.musetalk.avatar_files import load_avatar  # noqa: E402
-from gpuserver.musetalk.avatar_manager import AvatarManager  # noqa: E402
-from gpuserver.musetalk.renderer import Renderer  # noqa: E402
-from gpuserver.musetalk.warp_engine import WarpEngine  # noqa: E402
-from gpuserver.pipeline.llm_echo import EchoModel  # noqa: E402
-from gpuserver.pipeline.session import Session, SessionSettings  # noqa: E402
-from gpuserver.pipeline.studio import Studio  # noqa: E402
-from gpuserver.wire import CreateSession, Offer  # noqa: E402
+from gpuserver.config import Settings
+from gpuserver.media.clock import LoopClock
+from gpuserver.media.encoding import Encoding
+from gpuserver.media.ice_connection import IceNetwork
+from gpuserver.media.peers import Peers
+from gpuserver.media.playout import Playout
+from gpuserver.media.ports import AnyPort
+from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.renderer import Renderer
+from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.pipeline.llm_echo import EchoModel
+from gpuserver.pipeline.session import Session, SessionSettings
+from gpuserver.pipeline.studio import Studio
+from gpuserver.wire import CreateSession, Offer
 
 SESSIONS = 500
 AT_ONCE = 5
-WARM_UP = 50  # sessions: caches fill, threads start
+WARM_UP = 100  # sessions: caches fill, threads start
 MOST_GROWTH = 1.0  # MB per 100 sessions
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What this process holds. megabytes: resident."""
+    """What this process holds. megabytes: resident, without files such as the avatar's that are mapped."""
 
     megabytes: float
     files: int
@@ -56,9 +55,9 @@ class Holdings:
     def now(cls) -> Holdings:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what the C library keeps for later is not held by us
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-        return cls(megabytes, len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()))
+        lines = Path("/proc/self/status").read_text().splitlines()
+        megabytes = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+        return cls(megabytes, len(list(Path("/proc/self/fd").iterdir())), len(asyncio.all_tasks()))
 
 
 class Stagehand:
