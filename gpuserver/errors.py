@@ -39,6 +39,7 @@ GpuserverError
 ├── Cancelled (499)              the caller went away or cancelled the job
 ├── UpstreamFailed (502)
 │   ├── LanguageModelFailed
+│   │   └── UnknownModel (422)   a request names a model that is not there
 │   ├── LipSyncFailed            the gateway's lip-sync service is down or answers what it should not
 │   └── VoiceFailed
 │       └── VoiceUnreachable     the service that speaks does not answer
@@ -301,6 +302,11 @@ class UpstreamFailed(GpuserverError):
 class LanguageModelFailed(UpstreamFailed):
     slug, title = "language-model-failed", "The language model did not answer"
     default_advice = "Check that Ollama (OLLAMA_BASE_URL) or the OpenAI-compatible server (OPENAI_BASE_URL) runs and has the model."
+
+
+class UnknownModel(LanguageModelFailed):
+    status, slug, title = 422, "unknown-model", "There is no such language model"
+    default_advice = "GET /v1/models and GET /api/chat/models list the models there are."
 
 
 class LipSyncFailed(UpstreamFailed):

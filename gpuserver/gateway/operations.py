@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gpuserver.errors import AvatarInUse, Cancelled, LanguageModelFailed, LipSyncFailed, NoLanguageModel
+from gpuserver.errors import AvatarInUse, Cancelled, LanguageModelFailed, LipSyncFailed, NoLanguageModel, UnknownModel
 from gpuserver.gateway.proxy import PREFIX
 from gpuserver.gateway.wire import (
     AvatarHealth,
@@ -115,7 +115,7 @@ GATEWAY_OPERATIONS: Operations = {
         "Answer a question",
         (Answer("The whole answer.", ChatAnswer, ChatAnswer(response="A body keeps its motion …", model="mistral-nemo:12b")),),
         body=_QUESTION,
-        errors=(LanguageModelFailed, NoLanguageModel, Cancelled),
+        errors=(UnknownModel, LanguageModelFailed, NoLanguageModel, Cancelled),
     ),
     "POST /api/chat/stream": Operation(
         CHAT,

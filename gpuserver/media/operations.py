@@ -6,7 +6,7 @@ from gpuserver.errors import AvatarDamaged, AvatarNotFound, Cancelled, InvalidAv
 from gpuserver.media.speech_service import SpeechModel, SpeechModelList, SpeechRequest
 from gpuserver.web.operation import BINARY, FILE_CONTENT, Answer, Body, Operation, Operations
 from gpuserver.web.operations_avatars import AVATAR_OPERATIONS, AVATARS
-from gpuserver.web.operations_pages import ABOUT_REFUSALS, DOCUMENTATION_OPERATIONS
+from gpuserver.web.operations_pages import ABOUT_REFUSALS, DOCUMENTATION_OPERATIONS, METRICS_OPERATIONS
 from gpuserver.web.operations_players import FILM_OPERATIONS, LIVETALKING_OPERATIONS, WHEP_OPERATIONS
 from gpuserver.web.operations_sessions import HEALTH, HEALTH_SCHEMA, health_example, session_operations
 from gpuserver.wire import AvatarPreloaded
@@ -63,4 +63,5 @@ OPERATIONS: Operations = {
         errors=(InvalidAvatarId, AvatarNotFound, AvatarDamaged, Cancelled),
     ),
     **DOCUMENTATION_OPERATIONS,
+    **METRICS_OPERATIONS,
 }

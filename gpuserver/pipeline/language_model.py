@@ -13,7 +13,7 @@ import structlog
 
 from gpuserver.config import Settings
 from gpuserver.domain import LanguageModel, Message, Token
-from gpuserver.errors import CannotStart, LanguageModelFailed
+from gpuserver.errors import CannotStart, LanguageModelFailed, UnknownModel
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.llm_openai import OpenAiModel
@@ -176,6 +176,8 @@ class ModelRouter:
     async def _choose(self, model: str | None) -> Choice:
         try:
             choice = await self._first_reachable(model)
+        except UnknownModel:  # not a failure of the server
+            raise
         except LanguageModelFailed as error:
             self._failure = error.detail
             raise
@@ -206,7 +208,8 @@ class ModelRouter:
             return Choice(server, wanted)
         if self._strict or not models:
             advice = f"Pull it with: ollama pull {wanted}" if server.kind == OllamaModel.kind else f"It has: {', '.join(models[:10])}."
-            raise LanguageModelFailed(f"The {server.kind} at {server.base_url} has no model {wanted}.", advice=advice)
+            kind = LanguageModelFailed if wanted == server.model else UnknownModel
+            raise kind(f"The {server.kind} at {server.base_url} has no model {wanted}.", advice=advice)
         return Choice(server, models[0], f"The model {wanted} is not there, {models[0]} answers.")
 
     def _default(self, server: Server, models: list[str]) -> str:

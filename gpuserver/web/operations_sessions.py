@@ -13,6 +13,7 @@ from gpuserver.errors import (
     AvatarDamaged,
     AvatarNotFound,
     Full,
+    InvalidAvatarId,
     InvalidSdp,
     LanguageModelFailed,
     NoFreePort,
@@ -145,7 +146,7 @@ _SESSION_OPERATIONS: Mapping[str, Operation] = {
                 },
             },
         ),
-        errors=(AvatarNotFound, AvatarDamaged, Full, Unavailable),
+        errors=(InvalidAvatarId, AvatarNotFound, AvatarDamaged, Full, Unavailable),
     ),
     "GET /v1/sessions": Operation(
         SESSIONS, "List the sessions", (Answer("All of them.", SessionList, SessionList(total=1, sessions=[_INFO])),)

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import io
+import re
 import wave
 from typing import Any
 
 from api_world import FACE, INTERNAL, World
 from schemathesis import Case
 
+AnyCase = Case[Any]
 CREATED_BY = {"/v1/avatars": "avatar_id", "/v1/avatars/upload": "avatar_id", "/api/avatar/create": "name"}
 FILES = {"/v1/avatars/upload": "video_file", "/api/avatar/create": "prompt_face"}
+DEMO = "demo"
 FORMS_WITH_A_NAME = {"/api/avatar/start", "/api/avatar/delete"}
+
+
+def named_by(case: AnyCase) -> list[Any]:
+    """All values that may name an avatar."""
+    form = case.body if isinstance(case.body, dict) else {}
+    return [*(case.path_parameters or {}).values(), *(case.query or {}).values(), *form.values()]
+
+
+def credentials(label: str, world: World) -> dict[str, str]:
+    """The headers that open the call, but for a session's engine_token: the media server's own calls need the internal secret."""
+    path = label.split(" ")[1]
+    is_internal = path.startswith("/v1/sessions") and not world.prefix and not path.endswith(("/offer", "/ice"))
+    return INTERNAL if is_internal else {}
 
 
 def example_of(document: dict[str, Any], label: str) -> dict[str, Any]:
@@ -27,7 +43,7 @@ def example_of(document: dict[str, Any], label: str) -> dict[str, Any]:
     return call
 
 
-def enliven(label: str, case: Case, world: World, *, is_meant: bool = True) -> None:
+def enliven(label: str, case: AnyCase, world: World, *, is_meant: bool = True) -> None:
     """Put in what is there. is_meant: the call is to succeed, so that its files are real as well."""
     method, path = label.split(" ")
     parameters = dict(case.path_parameters or {})
@@ -36,17 +52,15 @@ def enliven(label: str, case: Case, world: World, *, is_meant: bool = True) -> N
     if "job_id" in parameters:
         parameters["job_id"] = world.job(to_be_cancelled=method == "DELETE")
     for name in {"avatar_id", "name"} & set(parameters):
-        parameters[name] = world.spare_avatar() if method == "DELETE" else "demo"
+        parameters[name] = world.spare_avatar() if method == "DELETE" else DEMO
     if "sessionid" in parameters:
         parameters["sessionid"] = world.film()
     if parameters:
         case.path_parameters = parameters
-    if path.startswith("/v1/sessions") and not world.prefix and not path.endswith(("/offer", "/ice")):
-        case.headers = {**case.headers, **INTERNAL}
     case.body = _live_body(method, path, case.body, world, is_meant=is_meant)
 
 
-def _name_session(method: str, path: str, parameters: dict[str, Any], case: Case, world: World) -> None:
+def _name_session(method: str, path: str, parameters: dict[str, Any], case: AnyCase, world: World) -> None:
     if "/whep/" in path:
         parameters["session_id"] = world.player()
         if method == "DELETE":
@@ -55,7 +69,7 @@ def _name_session(method: str, path: str, parameters: dict[str, Any], case: Case
     session = world.session(to_be_ended=method == "DELETE")
     parameters["session_id"] = session["session_id"]
     if path.endswith(("/offer", "/ice")) or path.startswith("/ws/"):
-        case.headers = {**case.headers, "Authorization": f"Bearer {session['engine_token']}"}
+        case.headers["Authorization"] = f"Bearer {session['engine_token']}"
 
 
 def _live_body(method: str, path: str, body: Any, world: World, *, is_meant: bool) -> Any:
@@ -68,14 +82,16 @@ def _live_body(method: str, path: str, body: Any, world: World, *, is_meant: boo
         if path.endswith("/humanaudio") and is_meant:
             body["file"] = _sound()
         if path == "/v1/sessions" and "avatar_id" in body:
-            body["avatar_id"] = "demo"
+            body["avatar_id"] = DEMO
         if path in FORMS_WITH_A_NAME:
-            body["avatar_name"] = world.spare_avatar() if method == "DELETE" else "demo"
+            body["avatar_name"] = world.spare_avatar() if method == "DELETE" else DEMO
         if path in CREATED_BY and is_meant:
             body[CREATED_BY[path]] = world.new_name()
             body |= {FILES[path]: FACE.read_bytes()} if path in FILES else {"video_path": str(world.server.folder / "videos/face.png")}
     elif isinstance(body, str) and path.endswith("/whep/{avatar_id}"):
         return world.sdp
+    elif isinstance(body, str) and is_meant:  # candidates belong to the offer that they follow
+        return re.sub("ice-ufrag:.*", re.search("ice-ufrag:.*", world.sdp)[0].strip(), body)  # type: ignore[index]
     return body
 
 

@@ -134,7 +134,7 @@ def worlds(folder: Path) -> Iterator[dict[str, World]]:
     videos = folder / "videos"
     videos.mkdir()
     shutil.copy(FACE, videos / "face.png")
-    settings = {
+    settings: dict[str, Any] = {
         "API_KEYS": KEY,
         "INTERNAL_SECRET": SECRET,
         "VIDEO_DIRS": str(videos),

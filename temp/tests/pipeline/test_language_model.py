@@ -10,7 +10,7 @@ from fake_ollama import fake_ollama
 from fake_openai import fake_openai
 
 from gpuserver.domain import Message, Token
-from gpuserver.errors import CannotStart, LanguageModelFailed
+from gpuserver.errors import CannotStart, LanguageModelFailed, UnknownModel
 from gpuserver.pipeline import language_model
 from gpuserver.pipeline.language_model import FRESH_SECONDS, ModelRouter, ReportingModel, make_language_model
 from gpuserver.pipeline.llm_ollama import OllamaModel
@@ -113,6 +113,16 @@ async def test_llm_ollama_insists_on_its_model(make_settings: MakeSettings) -> N
             await ask(model)
         await model.aclose()
     assert caught.value.advice == "Pull it with: ollama pull big:70b"
+
+
+async def test_a_model_that_a_request_names_and_nobody_has_is_the_callers_mistake(make_settings: MakeSettings) -> None:
+    async with fake_ollama(models=("tiny:latest",)) as (_, url):
+        model = make_language_model(make_settings(llm="ollama", ollama_base_url=url, llm_default_model="tiny:latest"))
+        with pytest.raises(UnknownModel) as caught:
+            await ask(model, "none:1b")
+        assert caught.value.status == 422
+        assert model.status()["message"] is None
+        await model.aclose()
 
 
 async def test_a_session_may_name_its_model(make_settings: MakeSettings) -> None:
