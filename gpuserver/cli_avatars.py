@@ -67,10 +67,12 @@ def create(
 @avatars.command(name="list")
 def list_avatars(as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False) -> None:
     """List the avatars: a table for people, one line each with tabs when the output is not a terminal, nothing if there are none."""
+    from gpuserver.musetalk.avatar_housekeeping import damaged
     from gpuserver.musetalk.avatar_manager import AvatarManager
     from gpuserver.wire import AvatarList
 
-    infos = AvatarManager(read_settings()).infos()
+    manager = AvatarManager(read_settings())
+    infos = manager.infos()
     if as_json:
         print(AvatarList(total=len(infos), avatars=infos).model_dump_json(indent=2))
     elif infos and sys.stdout.isatty():
@@ -78,6 +80,8 @@ def list_avatars(as_json: Annotated[bool, typer.Option("--json", help="All that 
     else:
         for info in infos:
             print(*_row(info), sep="\t")
+    for avatar_id, fault in damaged(manager).items():
+        print(f"{avatar_id} is damaged and cannot be shown: {fault} Remove it with: gpuserver avatars delete {avatar_id}", file=sys.stderr)
 
 
 @avatars.command()

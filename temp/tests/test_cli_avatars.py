@@ -105,6 +105,17 @@ def test_list_prints_nothing_without_avatars_and_a_line_with_tabs_for_each(run: 
     assert bob[7] == "never used"
 
 
+def test_list_names_damaged_avatars_and_what_to_do_beside_the_list(run: Run, shelf: Shelf) -> None:
+    shelf.put("good", made=1)
+    shelf.put("torn", made=1)
+    (shelf.root / "torn" / INFO).write_text("{")
+    result = run("list")
+    assert result.exit_code == 0
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["good"]
+    assert "torn is damaged and cannot be shown" in result.stderr
+    assert "gpuserver avatars delete torn" in result.stderr
+
+
 def test_prepare_without_weights_says_what_to_do(run: Run, shelf: Shelf) -> None:
     shelf.put("anna", made=1)
     result = run("prepare", "anna")
