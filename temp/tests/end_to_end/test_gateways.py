@@ -150,8 +150,8 @@ def test_workers_share_a_port_and_a_dead_one_is_replaced(tmp_path: Path) -> None
         assert not Path(f"/proc/{child}").exists()
 
 
-def test_the_readmes_browser_code_asks_and_shows_an_avatar_through_the_proxy(browser: Browser, shared_server: RunningServer) -> None:
-    (code,) = re.findall(r"```js\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_documented_browser_code_asks_and_shows_an_avatar_through_the_proxy(browser: Browser, shared_server: RunningServer) -> None:
+    (code,) = re.findall(r"```js\n(.*?)```", (REPOSITORY / "docs" / "avatar-service.md").read_text(encoding="utf-8"), re.DOTALL)
     page = browser.new_page()
     try:
         page.goto(shared_server.url)
