@@ -116,14 +116,17 @@ class IceConnection(Connection):
 
     def check_incoming(self, message: stun.Message, addr: Address, protocol: StunProtocol) -> None:
         """A signed check of the client: answered like any, and followed if the address in use has fallen silent."""
-        if len(self._check_list) >= MAX_PAIRS:
-            return
+        self._make_room()
         super().check_incoming(message, addr, protocol)
         used = self._nominated.get(COMPONENT)
         if used is None or used.remote_addr == addr or self._silence() < MOVED_SECONDS:
             return
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow(used, addr, protocol), name="ice-move")
+
+    async def add_remote_candidate(self, remote_candidate: Candidate | None) -> None:
+        if remote_candidate is None or len(self._remote_candidates) < MAX_PAIRS:
+            await super().add_remote_candidate(remote_candidate)
 
     async def query_consent(self) -> None:
         """Close the connection when its client has vanished or no longer consents to receive."""
@@ -140,6 +143,16 @@ class IceConnection(Connection):
             self._following.cancel()
             await asyncio.wait([self._following])
         await super().close()
+
+    def _make_room(self) -> None:
+        """However often a client moves, no more than MAX_PAIRS pairs are kept, the one in use among them."""
+        used = self._nominated.get(COMPONENT)
+        for pair in [each for each in reversed(self._check_list) if each is not used][: len(self._check_list) - MAX_PAIRS + 1]:
+            if pair.task is not None:
+                pair.task.cancel()
+            self._check_list.remove(pair)
+            if pair.remote_candidate in self._remote_candidates:
+                self._remote_candidates.remove(pair.remote_candidate)
 
     def _open_ports(self, addresses: Sequence[str]) -> list[StunProtocol]:
         protocols: list[StunProtocol] = []

@@ -22,7 +22,7 @@ from watched_session import NothingLeft, WatchedSession, negotiation
 from gpuserver.errors import CannotStart, NoFreePort
 from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
-from gpuserver.media.ice_connection import COMPONENT, IceConnection, IceNetwork, IceProtocol, host_candidate
+from gpuserver.media.ice_connection import COMPONENT, MAX_PAIRS, IceConnection, IceNetwork, IceProtocol, host_candidate
 from gpuserver.media.peers import Peers
 from gpuserver.media.ports import AnyPort, PortRange, Ports, SharedPort, make_ports, udp_port_for
 
@@ -165,6 +165,21 @@ async def test_a_vanished_client_costs_10_s_at_most() -> None:
         began = asyncio.get_running_loop().time()
         await connection.query_consent()
         assert 8.0 <= asyncio.get_running_loop().time() - began <= 10.0
+
+
+async def test_a_client_that_moves_without_end_takes_no_more_room() -> None:
+    connection = IceConnection(IceNetwork(AnyPort()), None, None)
+    connection.remote_username, connection.remote_password = "them", "p" * 22
+    await connection.gather_candidates()
+    protocol = connection._protocols[0]
+    check = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, attributes={"PRIORITY": 1})
+    for port in range(1, 4 * MAX_PAIRS):
+        connection.check_incoming(check, (LAN, port), protocol)
+        await connection.add_remote_candidate(host_candidate(LAN, 10_000 + port))
+    assert len(connection._check_list) <= 2 * MAX_PAIRS
+    assert len(connection._remote_candidates) <= 2 * MAX_PAIRS
+    assert (LAN, 4 * MAX_PAIRS - 1) in {pair.remote_addr for pair in connection._check_list}
+    await connection.close()
 
 
 async def test_each_session_has_a_port_of_the_range_until_there_is_none_left() -> None:

@@ -28,3 +28,14 @@ def test_stun_and_turn_get_their_scheme_and_the_password(make_settings: MakeSett
         ],
         iceTransportPolicy="relay",
     )
+
+
+def test_the_ports_that_browsers_send_to(make_settings: MakeSettings) -> None:
+    assert webrtc_config(make_settings(webrtc_udp_port=8200)).portRange == [8200, 8200]
+    assert webrtc_config(make_settings(webrtc_udp_port=8200, media_workers=3)).portRange == [8200, 8202]
+    assert webrtc_config(make_settings(webrtc_port_min=9000, webrtc_port_max=9009)).portRange == [9000, 9009]
+    assert webrtc_config(make_settings(webrtc_udp_port=8200, webrtc_ice_policy="relay")).portRange is None
+
+
+def test_the_public_address(make_settings: MakeSettings) -> None:
+    assert webrtc_config(make_settings(webrtc_public_ip="203.0.113.7, 2001:db8::7")).publicIp == "203.0.113.7,2001:db8::7"
