@@ -14,8 +14,8 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from gpuserver.errors import SessionNotFound, Unavailable
-from gpuserver.media_router.worker_client import RETRY_AFTER_SECONDS, WorkerClient
+from gpuserver.errors import Unavailable
+from gpuserver.media_router.worker_client import RETRY_AFTER_SECONDS, WorkerClient, session_gone
 from gpuserver.session_names import worker_of_id
 
 STOP_SECONDS = 2.0  # then they are killed; the supervisor grants 2.5 s to all
@@ -119,11 +119,6 @@ class Fleet:
     async def _wait_for_all(self) -> None:
         for worker in self.workers:
             await worker.process.ready.wait()
-
-
-def session_gone() -> SessionNotFound:
-    """For a session whose worker has ended, or that never was."""
-    return SessionNotFound("There is no session with this id; a media worker that ends takes its sessions with it.")
 
 
 def _end_with(task: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ from gpuserver.media_router.fleet import Fleet, Worker
 from gpuserver.media_router.gpus import share_of, visible_gpus
 from gpuserver.media_router.health import add_health_route
 from gpuserver.media_router.livetalking_routes import add_livetalking_routes
+from gpuserver.media_router.metrics import with_workers
 from gpuserver.media_router.placement import Placement
 from gpuserver.media_router.service_routes import add_service_routes
 from gpuserver.media_router.session_routes import add_session_routes
@@ -29,6 +30,7 @@ from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.binding import check_bind, check_port
 from gpuserver.web.body import JSON_LIMIT
 from gpuserver.web.logs import configure_logging
+from gpuserver.web.metrics import add_metrics
 from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.web.relay import add_relay_routes
 from gpuserver.web.serving import serve
@@ -45,6 +47,7 @@ def create_app(settings: Settings, fleet: Fleet, *, interpreter: Interpreter = O
         middlewares=middlewares(settings, host=settings.media_host, secret=internal_secret(settings)), client_max_size=JSON_LIMIT
     )
     app.on_response_prepare.append(add_security_headers)
+    add_metrics(app, gather=with_workers(fleet))
     manager = AvatarManager(settings)
     placement = Placement(fleet, settings.max_sessions)
 

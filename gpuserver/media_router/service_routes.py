@@ -1,4 +1,4 @@
-"""What any worker can answer: voices, models, speech, the documentation; and what all of them are to do, the preloading of avatars."""
+"""What any worker can answer: voices, models, speech, diagnosis, documentation; and what all are to do, the preloading of avatars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpuserver.web.keys import needs_key, public
 
 
 def add_service_routes(app: web.Application, fleet: Fleet) -> None:
-    """Serve /v1/voices, /v1/models, /v1/audio/speech, /tts/models, /v1/avatars/{avatar_id}/preload and the documentation from `app`."""
+    """Serve lists of voices and models, speech, the diagnosis, the documentation and /v1/avatars/{avatar_id}/preload from `app`."""
 
     @needs_key
     async def by_any(request: web.Request) -> web.StreamResponse:
@@ -31,6 +31,7 @@ def add_service_routes(app: web.Application, fleet: Fleet) -> None:
     app.router.add_get("/v1/models", by_any)
     app.router.add_post("/v1/audio/speech", by_any)
     app.router.add_get("/tts/models", by_any)
+    app.router.add_get("/v1/diagnosis", by_any)
     app.router.add_post("/v1/avatars/{avatar_id}/preload", by_all)
     for path in ("/openapi.json", "/docs", "/docs/problems", "/docs/files/{path}"):
         app.router.add_get(path, documentation)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from gpuserver.config import Settings
-from gpuserver.media_router.fleet import Fleet, session_gone
+from gpuserver.media_router.fleet import Fleet
 from gpuserver.media_router.forwarding import forward, whole
 from gpuserver.media_router.placement import Placement
-from gpuserver.media_router.worker_client import WorkerGone
+from gpuserver.media_router.worker_client import WorkerGone, session_gone
 from gpuserver.web.body import JSON_LIMIT, SDP_LIMIT, read_limited
 from gpuserver.web.keys import internal, key_in_query, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url

@@ -86,7 +86,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def websocket(self, session_id: str, token: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """The session's WebSocket. Raises Unauthorized, SessionNotFound, WorkerGone, Unavailable."""
+        """The session's WebSocket. Raises Unauthorized, SessionNotFound, Unavailable."""
         headers = {**self._internal, "Authorization": f"Bearer {token}"}
         try:
             socket = await self._http.ws_connect(BASE / "ws" / session_id, headers=headers, max_msg_size=MESSAGE_LIMIT)
@@ -95,7 +95,7 @@ class WorkerClient:
         except TimeoutError as error:
             raise Unavailable("The media worker does not answer.", retry_after=RETRY_AFTER_SECONDS) from error
         except aiohttp.ClientError as error:
-            raise _gone() from error
+            raise session_gone() from error
         try:
             yield socket
         finally:
@@ -109,6 +109,11 @@ class WorkerClient:
         return self._session
 
 
+def session_gone() -> SessionNotFound:
+    """For a session whose worker has ended, or that never was."""
+    return SessionNotFound("There is no session with this id; a media worker that ends takes its sessions with it.")
+
+
 def _gone() -> WorkerGone:
     return WorkerGone("The media worker has ended and is started again.", retry_after=RETRY_AFTER_SECONDS)
 
@@ -117,5 +122,5 @@ def _refused(status: int) -> Exception:
     if status in {401, 403}:
         return Unauthorized("The token does not belong to this session.")
     if status == 404:
-        return SessionNotFound("There is no session with this id.")
+        return session_gone()
     return Unavailable(f"The media worker refused the WebSocket (status {status}).", retry_after=RETRY_AFTER_SECONDS)

@@ -7,12 +7,13 @@ types, statuses; never paths, ids or what somebody wrote.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from gpuserver import __version__
 from gpuserver.web.keys import local_or_key
@@ -20,6 +21,7 @@ from gpuserver.web.problem import PROBLEM
 from gpuserver.web.rate_limit import uncounted
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+Gather = Callable[[Collector], Awaitable[Collector]]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "none"  # an address or a method that nobody serves
 OTHER = "other"
@@ -51,8 +53,11 @@ class Metrics:
 METRICS = web.AppKey("metrics", Metrics)
 
 
-def add_metrics(app: web.Application) -> Metrics:
-    """Count what `app` does and serve it at /metrics, to this machine and to who has a key. Before the first route."""
+def add_metrics(app: web.Application, *, gather: Gather | None = None) -> Metrics:
+    """Count what `app` does and serve it at /metrics, to this machine and to who has a key. Before the first route.
+
+    gather: adds what other processes count, at every request.
+    """
     metrics = app[METRICS] = Metrics()
     app.middlewares.insert(0, _counting(metrics))
 
@@ -60,7 +65,8 @@ def add_metrics(app: web.Application) -> Metrics:
     @uncounted
     async def show(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(metrics.registry), headers={"Content-Type": content_type})
+        shown = metrics.registry if gather is None else await gather(metrics.registry)
+        return web.Response(body=encode(shown), headers={"Content-Type": content_type})
 
     app.router.add_get("/metrics", show)
     return metrics

@@ -39,6 +39,14 @@ class RunningServer:
                 return child
         raise LookupError(f"no {name} process runs")
 
+    def worker_process_id(self, number: int) -> int:
+        """The id of the media worker of this number, under MEDIA_WORKERS. Raises LookupError."""
+        for child in _children(self.process_id("media")):
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if command[command.index(b"--worker") + 1] == str(number).encode():
+                return child
+        raise LookupError(f"no media worker {number} runs")
+
 
 @contextmanager
 def running_server(folder: Path, *, demo: bool = True, **settings: str) -> Iterator[RunningServer]:
