@@ -22,12 +22,6 @@ TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
 WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[\w./~\-]*)?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
-# Part of the contract, without effect in this version: naming one of them earns a warning at start.
-PLANNED = (
-    "media_workers",
-)
-
-
 def default_video_dirs() -> tuple[Path, ...]:
     """data/videos, /tmp and the system's temporary directory, each once."""
     return tuple(dict.fromkeys((Path("data/videos"), Path("/tmp"), Path(tempfile.gettempdir()))))  # noqa: S108 - part of the contract
@@ -189,10 +183,6 @@ class Settings(BaseSettings):
     def is_development(self) -> bool:
         """Loopback only and no keys: a missing video may then be replaced by the sample face."""
         return self.bound_to_loopback and not self.api_keys and not self.enable_musetalk
-
-    def planned_settings_in_use(self) -> list[str]:
-        """Names of settings that were given and have no effect yet."""
-        return [name.upper() for name in PLANNED if name in self.model_fields_set]
 
 
 class TutorModels(PydanticBaseSettingsSource):

@@ -196,8 +196,6 @@ def main(settings: Settings, say: Callable[[str], None]) -> None:
     check_port("MEDIA", settings.media_host, settings.media_port)
     if settings.tts_port:
         check_port("TTS", settings.media_host, settings.tts_port)
-    if planned := settings.planned_settings_in_use():
-        say(f"Not yet in effect in this version: {', '.join(planned)}.")
     asyncio.run(_supervise(settings, say))
 
 

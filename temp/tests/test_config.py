@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gpuserver.config import PLANNED, Settings, explain
+from gpuserver.config import Settings, explain
 
 
 def test_the_environment_is_read_by_the_contracts_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +74,6 @@ def test_the_two_ports_must_differ() -> None:
 )
 def test_media_url_is_where_this_machine_reaches_it(host: str, url: str) -> None:
     assert Settings(_env_file=None, media_host=host).media_url == url
-
-
-def test_planned_settings_in_use_are_named() -> None:
-    assert Settings(_env_file=None, media_workers=2, max_sessions=3).planned_settings_in_use() == ["MEDIA_WORKERS"]
-    assert Settings(_env_file=None).planned_settings_in_use() == []
-
-
-def test_every_planned_name_is_a_setting() -> None:
-    assert set(PLANNED) <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize(

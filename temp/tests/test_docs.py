@@ -10,12 +10,12 @@ import pytest
 import typer.main
 
 from gpuserver.cli import app
-from gpuserver.config import PLANNED, Settings
+from gpuserver.config import Settings
 
 ROOT = Path(__file__).parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
-SETTING_ROW = re.compile(r"^\| `([A-Z0-9_<>a-z]+)`(†?) \|", re.MULTILINE)
+SETTING_ROW = re.compile(r"^\| `([A-Z0-9_<>a-z]+)` \|", re.MULTILINE)
 
 
 def commands(document: Path) -> list[str]:
@@ -24,15 +24,10 @@ def commands(document: Path) -> list[str]:
     return [" ".join(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines() if line.strip()]
 
 
-def settings_named_in(document: Path) -> dict[str, bool]:
-    """Setting -> whether it is marked as not yet in effect."""
-    return {name: bool(mark) for name, mark in SETTING_ROW.findall(document.read_text(encoding="utf-8"))}
-
-
 @pytest.mark.parametrize("document", READMES, ids=lambda path: path.name)
-def test_the_readme_names_every_setting_and_marks_those_without_effect(document: Path) -> None:
-    fields = {name.upper(): name in PLANNED for name in Settings.model_fields if name != "tutor_models"}
-    assert settings_named_in(document) == fields | {"TUTOR_<id>_LLM_MODEL": False}
+def test_the_readme_names_every_setting(document: Path) -> None:
+    fields = {name.upper() for name in Settings.model_fields if name != "tutor_models"}
+    assert set(SETTING_ROW.findall(document.read_text(encoding="utf-8"))) == fields | {"TUTOR_<id>_LLM_MODEL"}
 
 
 def test_both_readmes_give_the_same_commands() -> None:

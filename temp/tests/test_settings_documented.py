@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-from gpuserver.config import PLANNED, Settings
+from gpuserver.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"^#(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
@@ -33,14 +31,3 @@ def test_env_example_read_as_settings_gives_the_defaults(tmp_path: Path) -> None
     for name in Settings.model_fields.keys() - MACHINES_OWN:
         assert getattr(read, name) == getattr(defaults, name), name
     assert set(read.video_dirs) <= set(defaults.video_dirs)
-
-
-@pytest.mark.parametrize("name", PLANNED)
-def test_a_planned_setting_says_that_it_has_no_effect_yet(name: str) -> None:
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    here = next(number for number, line in enumerate(lines) if line.startswith(f"#{name.upper()}="))
-    assert "(not yet in effect)" in lines[here - 1]
-
-
-def test_nothing_else_claims_to_have_no_effect() -> None:
-    assert (ROOT / ".env.example").read_text().count("(not yet in effect)") == len(PLANNED) + 1  # the explanation at the top
