@@ -16,13 +16,14 @@ CODECS = (H264, VP8)  # in order of preference; x264 needs half of libvpx's time
 KEY_EVERY = 60 * FPS  # of a live stream: key frames come when they are asked for
 BUFFER_SECONDS = 1.0  # how far a key frame may overdraw the bit rate; with less the first picture of speech is visibly softer than the loop
 
-# x264's aim where bits are plenty. PSNR on three faces, 512x512 and smaller: 46 to 51 dB; stock aiortc's VP8: 44 to 46 dB (bench/media.py).
-LIVE_QUALITY = 21
+# x264's aim where bits are plenty. PSNR on four faces at 512x512 and smaller: 44 to 50 dB at 0.2 to 1.1 Mbit/s; stock aiortc's VP8:
+# 41 to 45 dB at 0.6 to 1.5 (bench/media.py).
+LIVE_QUALITY = 23
 IDLE_QUALITY = 24
 LOOP_BITRATE = 1_000_000  # bit/s; without a limit the key frames of a still picture are 100 kB each
 # Without variance-based quantisation faces take a fifth fewer bits at the same PSNR; the diamond search is enough for a sitting person.
 X264_LIVE = "aq-mode=0:me=dia"
-# Every packet of the loop is sent to every idle session: time spent on it once is saved many times. 1 dB less than live, half its bits.
+# Every packet of the loop goes to every idle session: time spent on it once is saved many times. As good as live, two thirds of its bits.
 X264_LOOP = "aq-mode=0:no-psy=1"
 
 

@@ -8,8 +8,8 @@ from av import AudioCodecContext, AudioFrame
 
 from gpuserver.domain import SAMPLE_RATE, Pcm
 
-BITRATE = 40_000  # bit/s, mono: clear speech with room for a copy of the packet before (in-band FEC)
-EXPECTED_LOSS = 5  # percent; how much FEC spends
+BITRATE = 48_000  # bit/s, mono: clear speech with room for a copy of the packet before (in-band FEC)
+EXPECTED_LOSS = 10  # percent; how much FEC spends. At 40 kbit/s and 5% libopus leaves it out altogether
 COMPLEXITY = "1"  # of 10; half the time of 3
 # The encoder's memory of speech has faded after as many silent pieces; what follows is the same packet every time.
 SETTLED_PIECES = 10
