@@ -22,6 +22,7 @@ TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
 WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[\w./~\-]*)?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
+
 def default_video_dirs() -> tuple[Path, ...]:
     """data/videos, /tmp and the system's temporary directory, each once."""
     return tuple(dict.fromkeys((Path("data/videos"), Path("/tmp"), Path(tempfile.gettempdir()))))  # noqa: S108 - part of the contract
