@@ -25,7 +25,7 @@ from gpuserver.pipeline.turn import Line, Turn
 from gpuserver.web.logs import configure_logging
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 
@@ -84,7 +84,7 @@ def _lines(printed: str) -> list[dict[str, Any]]:
 async def test_log_lines_of_a_conversation_carry_ids_and_no_word_of_it(
     make_media: MakeMedia, make_settings: MakeSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from media_fixtures import StartedFakeModel
+    from media_server_rig import StartedFakeModel
 
     media = await make_media(model=StartedFakeModel(f"The {MARK} is an instrument. A {MARK} is played with mallets."))
     configure_logging(make_settings(log_format="json", log_level="debug"))

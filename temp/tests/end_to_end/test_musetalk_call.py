@@ -12,7 +12,7 @@ import pytest
 import torch
 from aiohttp import WSMessage
 from conftest import MakeSettings
-from media_fixtures import SECRET, MediaServer, StartedFakeModel, StartedFakeVoice
+from media_server_rig import SECRET, MediaServer, StartedFakeModel, StartedFakeVoice
 from pytest_aiohttp.plugin import AiohttpClient
 from receiver import Receiver
 from small_avatar import write_small_avatar

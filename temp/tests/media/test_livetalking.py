@@ -18,7 +18,7 @@ from sound_files import encoded
 from gpuserver.media import audio_upload, livetalking
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer, StartedFakeVoice
+    from media_server_rig import MediaServer, StartedFakeVoice
 
 pytest_plugins = ("media_fixtures",)
 
@@ -81,7 +81,7 @@ async def until_ended(client: LiveTalkingClient) -> None:
 
 @pytest.fixture
 def voice() -> StartedFakeVoice:
-    from media_fixtures import StartedFakeVoice
+    from media_server_rig import StartedFakeVoice
 
     return StartedFakeVoice()
 

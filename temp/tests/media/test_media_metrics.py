@@ -16,7 +16,7 @@ from receiver import Receiver
 from gpuserver.musetalk.avatar_manager import AvatarManager
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
     from prometheus_client import Metric
 
 pytest_plugins = ("media_fixtures",)
@@ -81,7 +81,7 @@ async def test_a_conversation_is_counted(media: MediaServer) -> None:
 
 
 async def test_a_failed_answer_is_counted_with_its_problem(make_media: MakeMedia) -> None:
-    from media_fixtures import StartedFakeModel
+    from media_server_rig import StartedFakeModel
 
     media = await make_media(model=StartedFakeModel(fails_after=1))
     session = await media.create()

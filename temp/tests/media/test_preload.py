@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from conftest import MakeSettings
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 

@@ -24,7 +24,7 @@ from gpuserver.media.server import create_app, log_failure
 from gpuserver.media.turn_relay import TurnServer
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 

@@ -13,7 +13,7 @@ import pytest
 from receiver import Receiver
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 

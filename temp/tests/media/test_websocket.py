@@ -14,7 +14,7 @@ from receiver import Receiver
 from gpuserver.web.rate_limit import Rate
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 

@@ -16,7 +16,7 @@ from gpuserver.media.whep import ice_server_link
 from gpuserver.wire import IceServer
 
 if TYPE_CHECKING:
-    from media_fixtures import MediaServer
+    from media_server_rig import MediaServer
 
 pytest_plugins = ("media_fixtures",)
 
