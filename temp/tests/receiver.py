@@ -28,7 +28,7 @@ class ReceivedPicture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReceivedSound:
-    """arrived: time.monotonic seconds after decoding. pts: 48 kHz. pcm: int16 mono, 20 ms."""
+    """arrived: time.monotonic seconds after decoding. pts: 48 kHz. pcm: int16 mono, 20 ms, or 40 ms of silence."""
 
     arrived: float
     pts: int

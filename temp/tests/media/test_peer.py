@@ -59,7 +59,7 @@ async def test_moving_pictures_and_an_unbroken_sound_arrive(peers: Peers) -> Non
         await receiver.until(lambda: len(receiver.pictures) >= 25 and len(receiver.sounds) >= 50)
     positions = [bar_position(picture.luma) for picture in receiver.pictures[5:]]
     assert len({round(position) for position in positions}) > 5
-    assert {later.pts - earlier.pts for earlier, later in itertools.pairwise(receiver.sounds)} == {960}
+    assert all(later.pts - earlier.pts == len(earlier.pcm) for earlier, later in itertools.pairwise(receiver.sounds))
     steps = [later.pts - earlier.pts for earlier, later in itertools.pairwise(receiver.pictures)]
     assert all(step % 3600 == 0 for step in steps)
     assert receiver.pictures[-1].luma.shape == (96, 128)
