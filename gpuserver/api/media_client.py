@@ -20,7 +20,7 @@ from gpuserver.web.relay import MESSAGE_LIMIT
 from gpuserver.wire import SessionList
 
 REQUEST_SECONDS = 30.0
-HEALTH_SECONDS = 1.0
+HEALTH_SECONDS = 2.0
 RETRY_AFTER_SECONDS = 2  # a restart takes about this long
 CLOSE_SECONDS = 1.0
 

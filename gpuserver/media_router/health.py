@@ -13,7 +13,7 @@ from gpuserver.interpreter import Interpreter
 from gpuserver.media_router.fleet import Fleet, Worker
 from gpuserver.web.keys import public
 
-ANSWER_SECONDS = 0.8  # the management API waits 1 s for all of it
+ANSWER_SECONDS = 1.5  # the management API waits 2 s for all of it
 OF_EACH = ("engine", "renderer", "peers")  # components that are a worker's own; the others are the same in all
 
 Health = Mapping[str, object]
