@@ -61,6 +61,10 @@ CREATION_ERRORS: tuple[Error, ...] = (
 )
 ONE_AVATAR_ERRORS: tuple[Error, ...] = (InvalidAvatarId, AvatarNotFound, AvatarDamaged)
 
+INTERIM = (
+    "While the client waits, `102 Processing` is sent every second. Python's http.client, and requests with it, takes that for the answer: they are "
+    "recognised by their User-Agent; a client of theirs with another User-Agent should send `Prefer: respond-async`."
+)
 _PREFER = Parameter("Prefer", "header", "respond-async: do not wait; the answer is 202 with a job (RFC 7240).")
 _DETAIL = Parameter("detail", "query", "true gives all that is known of each avatar instead of its id.", FLAG)
 
@@ -101,7 +105,7 @@ AVATAR_OPERATIONS: Operations = {
         AVATARS,
         "Create an avatar from a video or picture on the server",
         _CREATION_ANSWERS,
-        "Takes about as long as the video lasts. While the client waits, `102 Processing` is sent every second.",
+        f"Takes about as long as the video lasts. {INTERIM}",
         Body(
             CreateAvatar,
             {
@@ -116,7 +120,7 @@ AVATAR_OPERATIONS: Operations = {
         AVATARS,
         "Create an avatar from an uploaded video or picture",
         _CREATION_ANSWERS,
-        "The file is streamed to disk; at most MAX_UPLOAD_MB. Compressed bodies are not taken.",
+        f"The file is streamed to disk; at most MAX_UPLOAD_MB. Compressed bodies are not taken. {INTERIM}",
         Body(AvatarUpload, {"video": {"avatar_id": "ms_lee", "tutor_id": "7", "video_file": FILE_CONTENT}}, (FORM,)),
         (REPLACE, _PREFER),
         CREATION_ERRORS,
