@@ -368,6 +368,13 @@ class Stage(Protocol):
         """When the frame booked for `position` is to be shown, on time.monotonic's scale."""
         ...
 
+    def patience(self, position: int) -> float | None:
+        """For how many seconds the frame booked for `position` may still wait for its mouth without the sound having to pause.
+
+        0 or less: the pause has begun. None: as long as it takes, nobody is watching the clock.
+        """
+        ...
+
     async def put(self, frame: TalkingFrame) -> None:
         """Hand over a booked frame, in booking order; waits while enough is ahead. A stale frame is dropped."""
         ...

@@ -132,6 +132,10 @@ class FilmStage:
     def due(self, position: int) -> float:
         return self._playout.due(position)
 
+    def patience(self, position: int) -> float | None:
+        """A film waits for every mouth."""
+        return None
+
     async def put(self, frame: TalkingFrame) -> None:
         await self._playout.put(frame)
         if not frame.generation.cancelled:

@@ -148,6 +148,9 @@ class Playout:
         running = int((self._monotonic() - self.epoch) / FRAME_SECONDS)  # the tick that is due now, played or not
         return self.epoch + (max(self._number, running - 1) + position - self._position) * FRAME_SECONDS
 
+    def patience(self, position: int) -> float | None:
+        return self.due(position) - self._monotonic()
+
     async def put(self, frame: TalkingFrame) -> None:
         while not frame.generation.cancelled and self._frames_ahead() >= AHEAD_FRAMES:
             await self._change_to_come()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
-from gpuserver.domain import Avatar, AvatarFrame, FaceCrop, Generation, MouthJob, Speech, Stage, TalkingFrame
+from gpuserver.domain import FRAME_SECONDS, Avatar, AvatarFrame, FaceCrop, Generation, MouthJob, Speech, Stage, TalkingFrame
 from gpuserver.errors import VoiceFailed
 from gpuserver.pipeline.report import Report
 from gpuserver.pipeline.streams import Channel, closing
@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 SOUNDS_AHEAD = 8  # pieces of mostly 0.24 s: bridges the time a voice needs to begin its next sentence
 MOUTHS_AHEAD = 25  # frames with the renderer, 1 s: as much as it draws ahead
+MOUTH_SECONDS = FRAME_SECONDS  # a mouth is waited for so long even where the frame is due: a voice may be just in time
 OPENING_FRAMES = 3  # of an answer, for which a student waits; with them there is time for the rest
 
 
@@ -43,12 +44,13 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawing:
-    """A frame whose mouth is being drawn."""
+    """A frame whose mouth is being drawn. opens: whether a sentence begins with it."""
 
     position: int
     frame: AvatarFrame
     sound: SpokenFrame
     heard: int
+    opens: bool
     crop: Future[FaceCrop | None]
 
 
@@ -63,7 +65,10 @@ class Delivery:
     ):
         self.spoken = ""  # the sentences that were given a voice
         self.render_failures = 0
+        self.mouths_late = 0  # frames that went out with the mouth of the frame before
         self._ordered = 0  # frames
+        self._sentence: Utterance | None = None  # whose frame was ordered last
+        self._mouth: FaceCrop | None = None  # the last one that was shown
         self._avatar = scene.avatar
         self._stage = scene.stage
         self._studio = studio
@@ -128,7 +133,7 @@ class Delivery:
     async def _draw(self) -> None:
         async for piece in self._pieces:
             for sound in await self._heard(piece):
-                await self._drawings.put(self._order(sound, piece.start))
+                await self._drawings.put(self._order(sound, piece))
         await self._drawings.end()
 
     async def _heard(self, piece: _Piece) -> list[SpokenFrame]:
@@ -138,14 +143,15 @@ class Delivery:
             return hear()
         return await asyncio.get_running_loop().run_in_executor(self._studio.hearing, hear)
 
-    def _order(self, sound: SpokenFrame, start: int) -> _Drawing:
+    def _order(self, sound: SpokenFrame, piece: _Piece) -> _Drawing:
         """Book the frame's place in the loop and have its mouth drawn."""
         position = self._stage.book(self._generation)
         frame = self._avatar.frame_at(position)
         self._ordered += 1
         opening = self._ordered <= OPENING_FRAMES
         job = MouthJob(frame, sound.features, self._stage.due(position), self._generation, opening)
-        return _Drawing(position, frame, sound, start + sound.heard, self._studio.renderer.submit(job))
+        opens, self._sentence = piece.utterance is not self._sentence, piece.utterance
+        return _Drawing(position, frame, sound, piece.start + sound.heard, opens, self._studio.renderer.submit(job))
 
     # ------------------------------------------------------------ mouths -> the stage
 
@@ -158,9 +164,18 @@ class Delivery:
         self._performing.set()
 
     async def _crop_of(self, drawing: _Drawing) -> FaceCrop | None:
-        """The drawn mouth; None, the source's own, if it could not be drawn."""
+        """The drawn mouth; None, the source's own, if it could not be drawn.
+
+        Sound does not wait for lips within a sentence: a mouth that comes too late is given up, and the one before holds still
+        meanwhile. Where a sentence begins the sound waits, until the renderer has caught up.
+        """
         crop = asyncio.wrap_future(drawing.crop)
-        await asyncio.wait([crop])
+        patience = None if drawing.opens else self._stage.patience(drawing.position)
+        await asyncio.wait([crop], timeout=None if patience is None else max(MOUTH_SECONDS, patience))
+        if not crop.done():
+            crop.cancel()
+            self.mouths_late += 1
+            return self._mouth
         if crop.cancelled():
             return None
         if error := crop.exception():
@@ -170,7 +185,9 @@ class Delivery:
                 self._report.notice("still_mouth", "The lips could not be drawn; the sound goes on.")
             return None
         self._report.mark("first_mouth_frame")
-        return crop.result()
+        mouth = crop.result()
+        self._mouth = mouth if mouth is None or mouth.drawn_on else replace(mouth, drawn_on=drawing.frame)
+        return mouth
 
     async def _announce(self) -> None:
         await self._performing.wait()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
@@ -13,6 +14,9 @@ from gpuserver.config import Settings
 
 if TYPE_CHECKING:
     from api_pair import Pair
+
+hypothesis.settings.register_profile("suite", deadline=None)  # how long an example takes says how busy the machine is
+hypothesis.settings.load_profile("suite")
 
 MakeSettings = Callable[..., Settings]
 

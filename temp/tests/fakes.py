@@ -132,6 +132,7 @@ class FakeRenderer:
     def _draw(self, job: MouthJob, future: Future[FaceCrop | None]) -> None:
         if job.generation.cancelled:
             future.cancel()
+        if not future.set_running_or_notify_cancel():
             return
         try:
             future.set_result(self._engine.render([job])[0])
@@ -229,6 +230,7 @@ class FakeStage:
         self.cancelled: list[Generation] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.waits: float | None = None  # the patience for a late mouth, seconds
         self._booked = 0
         self._change = asyncio.Event()
 
@@ -239,6 +241,9 @@ class FakeStage:
 
     def due(self, position: int) -> float:
         return position / FPS
+
+    def patience(self, position: int) -> float | None:
+        return self.waits
 
     async def put(self, frame: TalkingFrame) -> None:
         assert not frame.generation.cancelled, "a stale frame reaches the stage"

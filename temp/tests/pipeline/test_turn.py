@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from fakes import FakeEngine, FakeLanguageModel, FakeListener, FakeRenderer, FakeStage, FakeVoice, fake_avatar
 from virtual_time import in_virtual_time, now
 
-from gpuserver.domain import Floats, Generation, LanguageModel, Message, Speech, Voice
+from gpuserver.domain import FaceCrop, Floats, Generation, LanguageModel, Message, MouthJob, Speech, Voice
 from gpuserver.media.playout import Playout
 from gpuserver.messages import (
     ErrorEvent,
@@ -43,11 +44,12 @@ class Play:
         seconds_per_mouth: float = 0.0,
         stage: FakeStage | Playout | None = None,
         hearing: Executor | None = None,
+        renderer: FakeRenderer | None = None,
     ):
         self.model = language_model or FakeLanguageModel()
         self.voice = voice or FakeVoice()
         self.engine = engine or FakeEngine()
-        self.renderer = FakeRenderer(self.engine, seconds_per_mouth)
+        self.renderer = renderer or FakeRenderer(self.engine, seconds_per_mouth)
         self.stage = stage or FakeStage()
         self.events: list[ServerMessage] = []
         self.generation = Generation(7)
@@ -218,6 +220,60 @@ async def test_without_a_scene_the_answer_is_text_only() -> None:
 
 
 # ---------------------------------------------------------------- interruption
+
+
+class OneByOne(FakeRenderer):
+    """Draws one mouth after the other; what was given up meanwhile costs nothing."""
+
+    def __init__(self, engine: FakeEngine, seconds: float):
+        super().__init__(engine, seconds)
+        self._seconds_each = seconds
+        self._waiting: deque[tuple[MouthJob, Future[FaceCrop | None]]] = deque()
+
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
+        future: Future[FaceCrop | None] = Future()
+        self._waiting.append((job, future))
+        if len(self._waiting) == 1:
+            self._begin()
+        return future
+
+    def _begin(self) -> None:
+        asyncio.get_running_loop().call_later(self._seconds_each, self._end)
+
+    def _end(self) -> None:
+        self._draw(*self._waiting.popleft())
+        while self._waiting and self._waiting[0][1].cancelled():
+            self._waiting.popleft()
+        if self._waiting:
+            self._begin()
+
+
+@in_virtual_time
+async def test_sound_waits_for_lips_only_where_a_sentence_begins() -> None:
+    stage = FakeStage()
+    stage.waits = 0.1
+    play = Play("One two three four five. Six seven eight nine ten.", verbatim=True, stage=stage, renderer=OneByOne(FakeEngine(), 2.0))
+    begun = now()
+    await play.turn.run()
+    of_a_sentence = 26  # five words of 0.2 s and 20 ms of silence
+    mouths = [frame.crop for frame in stage.frames]
+    assert len(mouths) == 2 * of_a_sentence
+    openings = {0: stage.frames[0], of_a_sentence: stage.frames[of_a_sentence]}
+    for at, frame in openings.items():
+        assert mouths[at] is not None
+        assert mouths[at].drawn_on is None, "a sentence begins with its own mouth"  # type: ignore[union-attr]
+        following = mouths[at + 1]
+        assert following is not None
+        assert following.drawn_on is frame.frame, "a late mouth is replaced by the one before"
+    assert now() - begun < 2.0 * 3 + 0.1 * len(mouths)  # two openings, and the mouth that was in work before the second
+
+
+@in_virtual_time
+async def test_a_film_waits_for_every_mouth() -> None:
+    play = Play(seconds_per_mouth=2.0)
+    await play.turn.run()
+    assert isinstance(play.stage, FakeStage)
+    assert all(frame.crop is not None and frame.crop.drawn_on is None for frame in play.stage.frames)
 
 
 @in_virtual_time
