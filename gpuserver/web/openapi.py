@@ -78,7 +78,7 @@ def _key_of(route: web.AbstractRoute) -> str:
 def _operation(key: str, operation: Operation, access: Access, schemas: _Schemas, refusals: Refusals) -> oas.Operation:
     method, path = key.split(" ")
     own = {parameter.name: parameter for parameter in operation.parameters}
-    in_path = [own.pop(name, None) or PATH_PARAMETERS[name] for name in PLACEHOLDER.findall(path)]
+    in_path = [own.pop(name, PATH_PARAMETERS[name]) for name in PLACEHOLDER.findall(path)]
     errors = {*operation.errors, *errors_of_access(access)}
     if operation.body is not None:
         errors |= set(BODY_ERRORS)
