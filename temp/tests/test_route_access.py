@@ -9,7 +9,17 @@ from conftest import MakeSettings
 from gpuserver.web.keys import Access, stated_access
 
 # Open to whoever finds them. A route joins these lists on purpose or not at all.
-PUBLIC = {"/", "/static/{path}", "/health", "/docs", "/docs/problems", "/docs/files/{path}", "/openapi.json", "/api/chat/health", "/api/avatar/health"}
+PUBLIC = {
+    "/",
+    "/static/{path}",
+    "/health",
+    "/docs",
+    "/docs/problems",
+    "/docs/files/{path}",
+    "/openapi.json",
+    "/api/chat/health",
+    "/api/avatar/health",
+}
 FOR_ENGINE_TOKENS = {
     "/v1/sessions/{session_id}/offer",
     "/v1/sessions/{session_id}/ice",

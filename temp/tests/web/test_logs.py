@@ -28,7 +28,8 @@ def test_json_lines_carry_ids_level_and_time(make_settings: MakeSettings, capsys
     with structlog.contextvars.bound_contextvars(session_id="s1", turn=3):
         structlog.get_logger("gpuserver.here").info("turn_started", ms=1.5)
     line = json.loads(capsys.readouterr().err)
-    assert {"event": "turn_started", "session_id": "s1", "turn": 3, "ms": 1.5, "level": "info", "logger": "gpuserver.here"}.items() <= line.items()
+    expected = {"event": "turn_started", "session_id": "s1", "turn": 3, "ms": 1.5, "level": "info", "logger": "gpuserver.here"}
+    assert expected.items() <= line.items()
     assert line["timestamp"].endswith("Z")
 
 
