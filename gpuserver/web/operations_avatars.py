@@ -62,8 +62,8 @@ CREATION_ERRORS: tuple[Error, ...] = (
 ONE_AVATAR_ERRORS: tuple[Error, ...] = (InvalidAvatarId, AvatarNotFound, AvatarDamaged)
 
 INTERIM = (
-    "While the client waits, `102 Processing` is sent every second. Python's http.client, and requests with it, takes that for the answer: they "
-    "are recognised by their User-Agent; a client of theirs with another User-Agent should send `Prefer: respond-async`."
+    "While the client waits, `102 Processing` is sent every second. Python's http.client, and requests with it, takes that for the "
+    "answer: they are recognised by their User-Agent; a client of theirs with another one should send `Prefer: respond-async`."
 )
 _PREFER = Parameter("Prefer", "header", "respond-async: do not wait; the answer is 202 with a job (RFC 7240).")
 _DETAIL = Parameter("detail", "query", "true gives all that is known of each avatar instead of its id.", FLAG)
