@@ -38,7 +38,7 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("workers")
-    language_model = {"LLM": "openai", "OPENAI_BASE_URL": model.url, "LLM_DEFAULT_MODEL": MODELS[0]}
+    language_model: dict[str, Any] = {"LLM": "openai", "OPENAI_BASE_URL": model.url, "LLM_DEFAULT_MODEL": MODELS[0]}
     with running_server(folder, MEDIA_WORKERS="2", MAX_SESSIONS="2", **language_model) as server:
         _await_model(server)
         yield server
