@@ -42,6 +42,7 @@ GpuserverError
 │   │   └── UnknownModel (422)   a request names a model that is not there
 │   ├── LipSyncFailed            the gateway's lip-sync service is down or answers what it should not
 │   └── VoiceFailed
+│       ├── Unspeakable (422)    nothing here can say this text
 │       └── VoiceUnreachable     the service that speaks does not answer
 ├── Unavailable (503)            the media server is down
 ├── TooManyConnections (503)     the server holds as many as it can
@@ -317,6 +318,11 @@ class LipSyncFailed(UpstreamFailed):
 class VoiceFailed(UpstreamFailed):
     slug, title = "voice-failed", "The sentence could not be spoken"
     default_advice = "The text is shown; choose a voice that speaks this language (TTS, TTS_VOICE)."
+
+
+class Unspeakable(VoiceFailed):
+    status, slug, title = 422, "unspeakable", "No voice here can say this text"
+    default_advice = "Choose a voice that speaks its language: GET /v1/voices lists them."
 
 
 class VoiceUnreachable(VoiceFailed):

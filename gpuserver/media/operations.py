@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from gpuserver.errors import AvatarDamaged, AvatarNotFound, Cancelled, InvalidAvatarId, TooManyWaiting, VoiceFailed, VoiceUnreachable
+from gpuserver.errors import (
+    AvatarDamaged,
+    AvatarNotFound,
+    Cancelled,
+    InvalidAvatarId,
+    TooManyWaiting,
+    Unspeakable,
+    VoiceFailed,
+    VoiceUnreachable,
+)
 from gpuserver.media.speech_service import SpeechModel, SpeechModelList, SpeechRequest
 from gpuserver.web.operation import BINARY, FILE_CONTENT, Answer, Body, Operation, Operations
 from gpuserver.web.operations_avatars import AVATAR_OPERATIONS, AVATARS
@@ -43,7 +52,7 @@ OPERATIONS: Operations = {
             SpeechRequest,
             {"default": {"input": "Welcome!"}, "wav": {"input": "Welcome!", "voice": "hibari", "response_format": "wav", "speed": 1.2}},
         ),
-        errors=(TooManyWaiting, VoiceFailed, VoiceUnreachable),
+        errors=(TooManyWaiting, Unspeakable, VoiceFailed, VoiceUnreachable),
     ),
     "GET /tts/models": Operation(
         SPEECH,

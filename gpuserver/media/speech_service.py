@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import Field
 
 from gpuserver.domain import Speech
-from gpuserver.errors import InvalidInput, TooManyWaiting, VoiceFailed
+from gpuserver.errors import InvalidInput, TooManyWaiting, Unspeakable, VoiceFailed
 from gpuserver.media.speech_formats import SpeechFile
 from gpuserver.pipeline.language import has_words
 from gpuserver.pipeline.sentences import sentences, whole
@@ -89,7 +89,7 @@ class SpeechRoutes:
 
     @needs_key
     async def speak(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/audio/speech. Raises InvalidInput, TooManyWaiting, VoiceFailed.
+        """POST /v1/audio/speech. Raises InvalidInput, TooManyWaiting, Unspeakable, VoiceFailed.
 
         X-Voice says who speaks, X-Voice-Fallback why, where that is not the preferred voice. Where the sound breaks off, so does
         the connection.
@@ -128,7 +128,7 @@ async def _stream(request: web.Request, pieces: AsyncIterator[Speech], file: Spe
     """The answer; its status is decided by the first piece."""
     first = await anext(pieces, None)
     if first is None:
-        raise VoiceFailed("The voice gave no sound.")
+        raise Unspeakable("The voice gave no sound for this text.")
     response = web.StreamResponse(headers={"Content-Type": file.content_type, "X-Voice": _header(first.voice)})
     if first.fallback:
         response.headers["X-Voice-Fallback"] = _header(first.fallback)

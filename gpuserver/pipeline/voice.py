@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gpuserver.config import Settings
 from gpuserver.domain import Speech, Voice
-from gpuserver.errors import CannotStart, VoiceFailed, VoiceUnreachable
+from gpuserver.errors import CannotStart, Unspeakable, VoiceFailed, VoiceUnreachable
 from gpuserver.pipeline import voice_edge, voice_espeak, voice_hibari, voice_http
 from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.language import has_words, language_name
@@ -166,12 +166,12 @@ class VoiceRouter:
     def _candidates(self, text: str, wanted: str | None, meant: str | None) -> tuple[list[StartedVoice], list[str]]:
         """Who may speak the text, in order, and why those that come before them do not: plain sentences.
 
-        Raises VoiceFailed where no voice can speak the text, VoiceUnreachable where those that can were just lost.
+        Raises Unspeakable where no voice can speak the text, VoiceUnreachable where those that can were just lost.
         """
         ordered = sorted(self._voices, key=lambda voice: voice.name != meant)
         able = [voice for voice in ordered if voice.can_speak(text)]
         if not able:
-            raise VoiceFailed(f"No voice here speaks {language_name(text)}.")
+            raise Unspeakable(f"No voice here speaks {language_name(text)}.")
         reasons = []
         if wanted is not None and meant is None:
             reasons.append(f"The voice {wanted[:80]} is not available.")

@@ -11,7 +11,7 @@ from contextlib import aclosing, contextmanager
 import structlog
 
 from gpuserver.domain import Speech
-from gpuserver.errors import VoiceFailed, VoiceUnreachable
+from gpuserver.errors import Unspeakable, VoiceFailed, VoiceUnreachable
 from gpuserver.pipeline.announced_speech import SoundPiece
 from gpuserver.pipeline.clauses import bounded
 from gpuserver.pipeline.edge_sentence import EdgeSentence, Pronounce
@@ -136,7 +136,7 @@ def _voice_for(text: str, wanted: str | None) -> str:
     """The wanted voice if it knows the text's language, else that language's default. Every voice knows the Latin script."""
     language = language_of(text)
     if language not in VOICES:
-        raise VoiceFailed(f"edge-tts has no voice here for {language_name(text)}.")
+        raise Unspeakable(f"edge-tts has no voice here for {language_name(text)}.")
     if wanted is None:
         return VOICES[language]
     if not VOICE_NAME.fullmatch(wanted):

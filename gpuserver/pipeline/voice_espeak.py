@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gpuserver.domain import Speech
-from gpuserver.errors import VoiceFailed
+from gpuserver.errors import Unspeakable
 from gpuserver.pipeline.espeak_model import EspeakModel
 from gpuserver.pipeline.language import has_ideographs, has_words, language_name, language_of
 from gpuserver.pipeline.speech_worker import SpeechWorker, SpokenPiece, clamped
@@ -54,11 +54,11 @@ class EspeakVoice:
         return has_words(text) and language in VOICES and not (language == "ja" and has_ideographs(text))
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
-        """The texts of the pieces, joined, are the sentence. Raises VoiceFailed where the script is unknown here."""
+        """The texts of the pieces, joined, are the sentence. Raises Unspeakable where the script is unknown here."""
         if not has_words(text):
             return
         if not self.can_speak(text):
-            raise VoiceFailed(f"The voice espeak cannot read {language_name(text)}.")
+            raise Unspeakable(f"The voice espeak cannot read {language_name(text)}.")
         language = VOICES[language_of(text)]
 
         def work(model: EspeakModel, piece: str, pause: float) -> SpokenPiece | None:

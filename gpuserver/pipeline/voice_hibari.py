@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gpuserver.domain import Speech
-from gpuserver.errors import VoiceFailed
+from gpuserver.errors import Unspeakable
 from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.hibari_model import HibariModel
 from gpuserver.pipeline.language import has_words, is_latin
@@ -48,9 +48,9 @@ class HibariVoice:
         return is_latin(text.translate(_SPELL))
 
     async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
-        """The texts of the pieces, joined, are the sentence. Raises VoiceFailed where the text is not in Latin script."""
+        """The texts of the pieces, joined, are the sentence. Raises Unspeakable where the text is not in Latin script."""
         if has_words(text) and not self.can_speak(text):
-            raise VoiceFailed("The voice hibari speaks English only and cannot say this.")
+            raise Unspeakable("The voice hibari speaks English only and cannot say this.")
 
         def work(model: HibariModel, piece: str, pause: float) -> SpokenPiece | None:
             return model.speak(piece.translate(_SPELL), rate=clamped(rate), pause=pause)

@@ -161,6 +161,17 @@ async def test_what_cannot_be_spoken_is_a_problem(
     assert (answer.status, answer.content_type) == (status, "application/problem+json")
 
 
+async def test_a_text_that_no_voice_makes_a_sound_of_is_the_callers_matter(aiohttp_client: AiohttpClient, make_app: MakeApp) -> None:
+    class Mute(WordVoice):
+        async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
+            for piece in ():
+                yield piece
+
+    client = await aiohttp_client(make_app(Mute()))
+    answer = await client.post("/v1/audio/speech", json={"input": "Ⱥ"})
+    assert (answer.status, (await answer.json())["type"]) == (422, "urn:gpuserver:problem:unspeakable")
+
+
 async def test_a_sound_that_breaks_off_is_not_taken_for_the_whole(aiohttp_client: AiohttpClient, make_app: MakeApp) -> None:
     client = await aiohttp_client(make_app(WordVoice(unspeakable="Four")))
     with pytest.raises(aiohttp.ClientError):
