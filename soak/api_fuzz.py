@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-EXAMPLES = 90
+EXAMPLES = 110
 FEWEST_CASES = 10_000
 
 

@@ -189,7 +189,8 @@ def _configuration(url: str, examples: int, *, boundaries: bool, seed: int) -> d
         "phases": {
             "examples": {"enabled": False},  # _call_as_meant
             "coverage": {"enabled": boundaries, "unexpected-methods": []},
-            "fuzzing": {"enabled": True},
+            # Values of earlier answers would be sent over and over; enliven() knows better ones.
+            "fuzzing": {"enabled": True, "extra-data-sources": {"responses": False}, "error-feedback": {"enabled": False}},
             "stateful": {"enabled": False},
         },
         "checks": {"enabled": False, **{check.__name__: {"enabled": True} for check in CHECKS}},
