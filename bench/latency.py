@@ -20,7 +20,7 @@ from gpuserver.media.payloads import H264
 from gpuserver.media.playout import Playout
 from gpuserver.media.tracks import PictureTrack, SoundTrack
 from gpuserver.musetalk.renderer import Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.session import Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.voice import ReportingVoice, make_voice

@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from gpuserver.config import Settings
 from gpuserver.domain import FPS, FRAME_SECONDS, Avatar, TimedViseme, Viseme, Voice
 from gpuserver.media.film import FilmReport, render_film
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.faces import FaceFinder
-from gpuserver.musetalk.landmarks import LOWER_LIP_CENTRE, UPPER_LIP_CENTRE, eye_distance, mouth_width
-from gpuserver.musetalk.mouth_listener import MouthListener
-from gpuserver.musetalk.mouth_shape import Part
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.vision.faces import FaceFinder
+from gpuserver.musetalk.vision.landmarks import LOWER_LIP_CENTRE, UPPER_LIP_CENTRE, eye_distance, mouth_width
+from gpuserver.musetalk.warp.mouth_listener import MouthListener
+from gpuserver.musetalk.warp.mouth_shape import Part
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.voice_espeak import EspeakVoice, is_installed
 from gpuserver.pipeline.voice_hibari import HibariVoice
 

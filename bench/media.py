@@ -33,7 +33,7 @@ from bench.table import Figure, at_least, at_most, machine, write_json  # noqa: 
 from gpuserver.config import Settings  # noqa: E402
 from gpuserver.media.bitrate import LADDER  # noqa: E402
 from gpuserver.media.payloads import H264, VP8  # noqa: E402
-from gpuserver.musetalk.avatar_files import load_avatar  # noqa: E402
+from gpuserver.musetalk.avatars.avatar_files import load_avatar  # noqa: E402
 
 STOCK = ("stock-h264", "stock-vp8")
 FEWEST = 24.0  # pictures per second that every session must get

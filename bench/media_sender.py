@@ -37,9 +37,9 @@ from gpuserver.media.peer import Peer
 from gpuserver.media.playout import PlayedFrame, Playout
 from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import read_offer
-from gpuserver.musetalk.avatar_files import load_avatar
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
 from gpuserver.musetalk.renderer import Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.session import Session, SessionSettings
 from gpuserver.pipeline.studio import Studio

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from gpuserver.domain import AvatarFrame, Box, Bytes2D, FaceCrop, Generation, LatentFace, MouthJob, Speech
-from gpuserver.musetalk.cuda_graphs import GraphPainter
-from gpuserver.musetalk.face_painter import FaceNetwork
-from gpuserver.musetalk.made_up_weights import random_weights
-from gpuserver.musetalk.musetalk_engine import MuseTalkEngine, make_musetalk_engine
 from gpuserver.musetalk.networks.inference import prepare_for_inference
 from gpuserver.musetalk.networks.unet import UNet, UNetConfig
 from gpuserver.musetalk.networks.vae import Vae, VaeConfig
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
-from gpuserver.musetalk.whisper_ear import WhisperEar
+from gpuserver.musetalk.neural.cuda_graphs import GraphPainter
+from gpuserver.musetalk.neural.face_painter import FaceNetwork
+from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine, make_musetalk_engine
+from gpuserver.musetalk.neural.whisper_ear import WhisperEar
+from gpuserver.musetalk.weight_files.made_up_weights import random_weights
 
 RATE = 16_000  # Hz
 _FACE = Box(0, 0, 256, 256)

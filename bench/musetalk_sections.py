@@ -15,7 +15,7 @@ from bench.musetalk_sessions import Lateness, talk
 from bench.musetalk_upstream import UpstreamPattern
 from bench.table import Figure, at_least, at_most
 from gpuserver.domain import MouthJob
-from gpuserver.musetalk.musetalk_engine import MuseTalkEngine
+from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine
 
 PRODUCT_BATCH = 8  # at most so many faces at a time in the media server
 SPEED_BATCHES = (8, 16)  # for which a speed is to be reached

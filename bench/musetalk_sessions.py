@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.musetalk_rig import Rig, speech
 from gpuserver.domain import FRAME_SECONDS, FaceCrop, Generation, MouthJob
-from gpuserver.musetalk.musetalk_engine import MuseTalkEngine
+from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine
 from gpuserver.musetalk.renderer import Renderer
 
 LEAD_SECONDS = 0.2  # between a sentence's sound and the moment its first frame is due

@@ -12,7 +12,7 @@ import torch
 
 from bench.musetalk_rig import Rig
 from gpuserver.domain import Floats
-from gpuserver.musetalk.whisper_features import positional_encoding
+from gpuserver.musetalk.neural.whisper_features import positional_encoding
 
 
 class UpstreamPattern:

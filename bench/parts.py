@@ -19,7 +19,7 @@ import numpy as np
 from gpuserver.config import Settings
 from gpuserver.domain import Avatar, Generation, MouthJob, Speech, TimedViseme, Viseme
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
 HEAVY = ("torch", "cv2", "av", "aiortc")
 

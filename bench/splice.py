@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from gpuserver.config import Settings
 from gpuserver.domain import FPS, Avatar, Box, Bytes2D, Generation, Pcm
 from gpuserver.media.film import FilmStage
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.compositor import FADE_FRAMES, planes
-from gpuserver.musetalk.mouth_geometry import measure_mouth
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
 from gpuserver.musetalk.renderer import Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.rendering.compositor import FADE_FRAMES, planes
+from gpuserver.musetalk.warp.mouth_geometry import measure_mouth
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.studio import Studio

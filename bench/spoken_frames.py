@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpuserver.domain import SAMPLE_RATE, SAMPLES_PER_FRAME, Avatar, Bytes2D, Generation, MouthJob, Pcm, Speech
-from gpuserver.musetalk.compositor import compose
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.rendering.compositor import compose
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
 FRAMES = 100
 SYLLABLES_PER_SECOND = 4

@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import lips
 from gpuserver.config import Settings
 from gpuserver.domain import FRAME_SECONDS, Avatar, AvatarFrame, Generation, MouthJob, TimedViseme, Viseme
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.compositor import compose
-from gpuserver.musetalk.landmarks import CHIN, LOWER_LIP_CENTRE, UPPER_LIP_CENTRE
-from gpuserver.musetalk.visemes import frame_rows
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.rendering.compositor import compose
+from gpuserver.musetalk.vision.landmarks import CHIN, LOWER_LIP_CENTRE, UPPER_LIP_CENTRE
+from gpuserver.musetalk.warp.visemes import frame_rows
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
 CELL, LABEL = 96, 16  # pixels: the side of a picture, and the height of the text under it
 

@@ -26,8 +26,8 @@ from pydantic import SecretStr  # noqa: E402
 from bench import latency, lips, parts  # noqa: E402
 from bench.table import Figure, as_markdown, at_least, at_most, machine, write_json  # noqa: E402
 from gpuserver.config import Settings  # noqa: E402
-from gpuserver.musetalk.avatar_files import load_avatar  # noqa: E402
 from gpuserver.musetalk.avatar_manager import AvatarManager  # noqa: E402
+from gpuserver.musetalk.avatars.avatar_files import load_avatar  # noqa: E402
 from gpuserver.pipeline.language_model import make_language_model  # noqa: E402
 from gpuserver.pipeline.llm_echo import EchoModel  # noqa: E402
 

@@ -146,9 +146,9 @@ async def _render_audio(settings: Settings, avatar_id: str, audio: Path, out: Pa
 
 async def _render(settings: Settings, avatar_id: str, text: str, voice: Voice, out: Path, *, voice_name: str | None = None) -> None:
     from gpuserver.media.film import render_film
-    from gpuserver.musetalk.avatar_files import load_avatar
     from gpuserver.musetalk.avatar_manager import AvatarManager
-    from gpuserver.musetalk.warp_engine import WarpEngine
+    from gpuserver.musetalk.avatars.avatar_files import load_avatar
+    from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
     avatar = AvatarManager(settings).read(avatar_id, load_avatar)
     film = await render_film(avatar, WarpEngine(), voice, text, out, voice_name=voice_name)

@@ -12,11 +12,11 @@ import typer
 
 from gpuserver.cli_settings import read_settings
 from gpuserver.errors import GpuserverError
-from gpuserver.musetalk.model_files import LICENCES, Version, models_folder
+from gpuserver.musetalk.weight_files.model_files import LICENCES, Version, models_folder
 
 if TYPE_CHECKING:
-    from gpuserver.musetalk.golden_check import Check
-    from gpuserver.musetalk.model_check import FileReport
+    from gpuserver.musetalk.golden.check import Check
+    from gpuserver.musetalk.weight_files.model_check import FileReport
 
 EXTRA = "gpuserver[musetalk]"
 
@@ -29,7 +29,7 @@ Release = Annotated[Version | None, typer.Option("--release", help="The version 
 @models.command()
 def check(base: Base = None, *, hashes: Annotated[bool, typer.Option("--hash", help="Also compare every sha256.")] = False) -> None:
     """Say what is there, what is missing and what it is for. Exit code 1 if neither version can serve."""
-    from gpuserver.musetalk.model_check import Verdict, check_models, unusable
+    from gpuserver.musetalk.weight_files.model_check import Verdict, check_models, unusable
 
     folder = _base(base)
     with _progress_bar() as progress:
@@ -55,8 +55,8 @@ def download(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="The licences have been read; do not ask.")] = False,
 ) -> None:
     """Get the official files that are missing, from the Hugging Face hub or the mirror that HF_ENDPOINT names."""
-    from gpuserver.musetalk.model_download import Downloader, files_to_download
-    from gpuserver.musetalk.model_hub import Hub
+    from gpuserver.musetalk.weight_files.model_download import Downloader, files_to_download
+    from gpuserver.musetalk.weight_files.model_hub import Hub
 
     folder, hub = _base(base), Hub()
     version = release or (Version.V10 if read_settings().musetalk_version == "v1.0" else Version.V15)
@@ -78,7 +78,7 @@ def convert(base: Base = None) -> None:
     """Write half-precision copies beside the originals: half the disk, a faster start. The originals may be deleted then."""
     folder, count = _base(base), 0
     try:
-        from gpuserver.musetalk.model_convert import convert_models
+        from gpuserver.musetalk.weight_files.model_convert import convert_models
     except ImportError as error:
         raise GpuserverError(f"{error.name} is not installed.", advice=f"pip install '{EXTRA}'") from error
 
@@ -95,7 +95,7 @@ def verify(
 ) -> None:
     """Compare our runtime with every array in a folder; exit code 1 on any miss. Needs torch, but no weights: they come from a formula."""
     try:
-        from gpuserver.musetalk.golden_check import check_golden
+        from gpuserver.musetalk.golden.check import check_golden
     except ImportError as error:
         raise GpuserverError(f"{error.name} is not installed.", advice=f"pip install '{EXTRA}'") from error
 

@@ -17,7 +17,7 @@ _TRIAL = """
 import sys
 if sys.version_info < (3, 11):
     sys.exit("it is Python %d.%d, and 3.11 or newer is needed" % sys.version_info[:2])
-import av, cv2, gpuserver.media.server, gpuserver.musetalk.preparation
+import av, cv2, gpuserver.media.server, gpuserver.musetalk.preparing.preparation
 """
 
 

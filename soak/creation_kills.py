@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 from gpuserver.config import Settings
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
 
 KILLS = 100
 AVATAR_ID = "killed"
@@ -86,7 +86,7 @@ def _orphans(avatars: Path) -> list[str]:
             command = process.read_bytes()
         except OSError:
             continue  # it has ended
-        if b"gpuserver.musetalk.preparation" in command and str(avatars).encode() in command:
+        if b"gpuserver.musetalk.preparing.preparation" in command and str(avatars).encode() in command:
             found.append(process.parent.name)
     return found
 

@@ -28,10 +28,10 @@ from gpuserver.media.ice_connection import IceNetwork
 from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.media.ports import AnyPort
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
 from gpuserver.musetalk.renderer import Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.session import Session, SessionSettings
 from gpuserver.pipeline.studio import Studio

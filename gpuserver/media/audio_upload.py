@@ -19,7 +19,7 @@ from gpuserver.domain import SAMPLE_RATE, Pcm, Speech
 from gpuserver.errors import GpuserverError, InvalidInput, TooManyWaiting, Unreadable, VoiceFailed
 from gpuserver.media.recording import AUDIO_FORMATS
 from gpuserver.media.sound_decoder import TOO_LONG, UNREADABLE
-from gpuserver.musetalk.child_process import child_environment
+from gpuserver.musetalk.preparing.child_process import child_environment
 
 LONGEST = 300  # seconds of one sound
 MOST_HELD = 1800  # seconds of all sounds that are being played or wait for it: 173 MB

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gpuserver.media.mouths import Mouths
-from gpuserver.musetalk.ladder import Step
-from gpuserver.musetalk.render_stats import RendererStats
+from gpuserver.musetalk.rendering.ladder import Step
+from gpuserver.musetalk.rendering.render_stats import RendererStats
 from gpuserver.pipeline.report import TurnRecord
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.metrics import Metrics

@@ -10,8 +10,8 @@ import structlog
 
 from gpuserver.domain import Avatar
 from gpuserver.musetalk.engines import Engines
-from gpuserver.musetalk.ladder import Ladder, Step
 from gpuserver.musetalk.renderer import RenderChange, Renderer
+from gpuserver.musetalk.rendering.ladder import Ladder, Step
 from gpuserver.pipeline.loading import load_in_background
 from gpuserver.pipeline.standing import StandingNotices
 

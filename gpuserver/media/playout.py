@@ -26,7 +26,7 @@ from gpuserver.domain import (
     Played,
     TalkingFrame,
 )
-from gpuserver.musetalk.compositor import MouthFade
+from gpuserver.musetalk.rendering.compositor import MouthFade
 
 PIECE_SAMPLES = SAMPLES_PER_FRAME // 2  # 960: sound leaves in packets of 20 ms
 AHEAD_FRAMES = 25  # 1 s of finished frames may wait

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gpuserver.errors import InvalidAvatarId
 from gpuserver.musetalk.avatar_cache import AvatarCache
-from gpuserver.musetalk.resident import make_resident
+from gpuserver.musetalk.avatars.resident import make_resident
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import needs_key
 from gpuserver.wire import AvatarPreloaded, check_avatar_id

@@ -17,7 +17,7 @@ from gpuserver.domain import FPS, FRAME_SECONDS, Avatar, Stage
 from gpuserver.errors import Conflict, DiskFull, GpuserverError, NotFound, TooManyJobs
 from gpuserver.media.film import PART, FilmWriter
 from gpuserver.media.playout import SILENCE, PlayedFrame, Playout
-from gpuserver.musetalk.disk_room import DiskRoom
+from gpuserver.musetalk.avatars.disk_room import DiskRoom
 from gpuserver.pipeline.subscription import Subscription
 
 MOST_AT_ONCE = 4  # each takes a tenth of a core

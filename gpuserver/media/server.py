@@ -38,11 +38,11 @@ from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.media.websocket import add_websocket_routes
 from gpuserver.media.whep import add_whep_routes
 from gpuserver.messages import AVATAR_DELETED
-from gpuserver.musetalk.admission import Admission
 from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.engines import Engines, make_engines
 from gpuserver.musetalk.latents_on_demand import LatentsOnDemand
+from gpuserver.musetalk.rendering.admission import Admission
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.loading import leave_what_is_being_loaded
 from gpuserver.pipeline.sessions import SessionRegistry

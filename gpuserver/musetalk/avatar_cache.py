@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gpuserver.domain import Avatar
 from gpuserver.errors import AvatarDamaged
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.latent_files import with_latents
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.avatars.latent_files import with_latents
 
 Identity = tuple[str, int, int, Path | None]
 

@@ -22,16 +22,16 @@ from gpuserver.errors import (
     VideoNotFound,
 )
 from gpuserver.interpreter import Interpreter, choose_interpreter
-from gpuserver.musetalk.avatar_choice import choose_avatar
-from gpuserver.musetalk.avatar_files import PREVIEW, read_info
-from gpuserver.musetalk.avatar_latents import AvatarLatents
-from gpuserver.musetalk.avatar_profiles import AvatarProfiles
-from gpuserver.musetalk.avatar_shelf import AvatarShelf, room_on_disk
-from gpuserver.musetalk.disk_room import DiskRoom
-from gpuserver.musetalk.film_job import make_film
-from gpuserver.musetalk.preparation import PreparationRequest
-from gpuserver.musetalk.preparation_job import Analysed, Progress, Watch, run_preparation
-from gpuserver.musetalk.video_dirs import VideoDirs, open_regular
+from gpuserver.musetalk.avatars.avatar_choice import choose_avatar
+from gpuserver.musetalk.avatars.avatar_files import PREVIEW, read_info
+from gpuserver.musetalk.avatars.avatar_profiles import AvatarProfiles
+from gpuserver.musetalk.avatars.avatar_shelf import AvatarShelf, room_on_disk
+from gpuserver.musetalk.avatars.disk_room import DiskRoom
+from gpuserver.musetalk.avatars.video_dirs import VideoDirs, open_regular
+from gpuserver.musetalk.preparing.avatar_latents import AvatarLatents
+from gpuserver.musetalk.preparing.film_job import make_film
+from gpuserver.musetalk.preparing.preparation import PreparationRequest
+from gpuserver.musetalk.preparing.preparation_job import Analysed, Progress, Watch, run_preparation
 from gpuserver.wire import AVATAR_ID, AvatarCreated, AvatarInfo, AvatarProfile, CreateAvatar
 
 SAMPLE_FACE = Path(__file__).parent / "assets" / "portrait.png"

@@ -10,9 +10,9 @@ import structlog
 from gpuserver.config import Settings
 from gpuserver.domain import Floats, LipSyncEngine, Listener
 from gpuserver.errors import GpuserverError
-from gpuserver.musetalk.paired_engines import Pair, SpareOfPair, network_of_pair
 from gpuserver.musetalk.renderer import Device, Renderer
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.rendering.paired_engines import Pair, SpareOfPair, network_of_pair
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
 log = structlog.get_logger(__name__)
 

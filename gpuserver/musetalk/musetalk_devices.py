@@ -13,12 +13,12 @@ import torch
 from gpuserver.config import Settings
 from gpuserver.domain import AvatarFrame, Box, Generation, LatentFace, MouthJob, PipelinedEngine
 from gpuserver.errors import DeviceLost, NoDevice
-from gpuserver.musetalk.avatar_latents import wanted_preparation
-from gpuserver.musetalk.gpu_errors import translated
-from gpuserver.musetalk.model_files import Version
-from gpuserver.musetalk.musetalk_engine import make_musetalk_engine
+from gpuserver.musetalk.neural.gpu_errors import translated
+from gpuserver.musetalk.neural.musetalk_engine import make_musetalk_engine
+from gpuserver.musetalk.preparing.avatar_latents import wanted_preparation
 from gpuserver.musetalk.renderer import Device
-from gpuserver.musetalk.weights import load_unet, load_vae, load_whisper
+from gpuserver.musetalk.weight_files.model_files import Version
+from gpuserver.musetalk.weight_files.weights import load_unet, load_vae, load_whisper
 
 log = structlog.get_logger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from gpuserver.domain import FaceCrop, LipSyncEngine, MouthJob
 from gpuserver.errors import DeviceLost
-from gpuserver.musetalk.dispatch import Desk, Dispatch, settle
-from gpuserver.musetalk.ladder import Ladder, Step
-from gpuserver.musetalk.render_stats import EngineStats, RendererStats
-from gpuserver.musetalk.render_worker import Worker, make_worker
-from gpuserver.musetalk.schedule import Pending
+from gpuserver.musetalk.rendering.dispatch import Desk, Dispatch, settle
+from gpuserver.musetalk.rendering.ladder import Ladder, Step
+from gpuserver.musetalk.rendering.render_stats import EngineStats, RendererStats
+from gpuserver.musetalk.rendering.render_worker import Worker, make_worker
+from gpuserver.musetalk.rendering.schedule import Pending
 
 
 @dataclass(frozen=True, slots=True)

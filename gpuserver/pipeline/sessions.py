@@ -13,7 +13,7 @@ import structlog
 from gpuserver.config import Settings
 from gpuserver.domain import Avatar, Stage
 from gpuserver.errors import Full, SessionNotFound, Unavailable
-from gpuserver.musetalk.admission import Admission
+from gpuserver.musetalk.rendering.admission import Admission
 from gpuserver.pipeline.session import Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
 from gpuserver.wire import CreateSession

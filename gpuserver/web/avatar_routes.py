@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.preparation_job import Analysed, Progress
+from gpuserver.musetalk.preparing.preparation_job import Analysed, Progress
 from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
 from gpuserver.web.bounded_pool import BoundedPool
 from gpuserver.web.interim import while_client_waits

@@ -16,8 +16,8 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from gpuserver.musetalk.faces import ASSETS, Face, FaceFinder
-from gpuserver.musetalk.landmarks import LEFT_CORNER, RIGHT_CORNER
+from gpuserver.musetalk.vision.faces import ASSETS, Face, FaceFinder
+from gpuserver.musetalk.vision.landmarks import LEFT_CORNER, RIGHT_CORNER
 
 PORTRAIT = ASSETS / "portrait.png"
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"  # real clips, present on some machines only

@@ -9,7 +9,7 @@ from pathlib import Path
 from gpuserver.config import Settings
 from gpuserver.errors import AvatarExists, AvatarNotFound, Cancelled
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.preparation_job import Analysed, Progress
+from gpuserver.musetalk.preparing.preparation_job import Analysed, Progress
 from gpuserver.wire import AvatarCreated, AvatarInfo, AvatarProfile, CreateAvatar, QualityReport
 
 QUALITY = QualityReport(source_frames=25, used_frames=25, frames_without_face=0, face_width=200, mouth_width=60, mouth_opening_at_rest=0.0)

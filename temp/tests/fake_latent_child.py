@@ -7,7 +7,7 @@ from pathlib import Path
 from small_avatar import fake_encode
 
 from gpuserver.errors import WeightsDamaged
-from gpuserver.musetalk.latent_preparation import Encode, LatentRequest, Parse, main
+from gpuserver.musetalk.preparing.latent_preparation import Encode, LatentRequest, Parse, main
 
 
 def load(request: LatentRequest) -> tuple[Encode, Parse | None]:

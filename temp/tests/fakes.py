@@ -29,7 +29,7 @@ from gpuserver.domain import (
     Viseme,
 )
 from gpuserver.errors import AvatarNotFound, LanguageModelFailed, VoiceFailed
-from gpuserver.musetalk.compositor import planes
+from gpuserver.musetalk.rendering.compositor import planes
 
 WIDTH, HEIGHT = 32, 24
 MOUTH = Box(8, 12, 24, 20)

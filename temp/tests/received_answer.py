@@ -15,8 +15,8 @@ from reference_speech import find, samples, shifted, speak
 
 from bench.lips import expected_opening, lip_gaps
 from gpuserver.domain import FRAME_SECONDS, TimedViseme
-from gpuserver.musetalk.faces import FaceFinder
-from gpuserver.musetalk.landmarks import INNER_LIPS, OUTER_LIPS
+from gpuserver.musetalk.vision.faces import FaceFinder
+from gpuserver.musetalk.vision.landmarks import INNER_LIPS, OUTER_LIPS
 
 IDLE_MS = 2_000  # recorded before and after the speech
 ATTEMPTS = 3  # a busy machine starves the browser; its own counters tell, and the face says the text again

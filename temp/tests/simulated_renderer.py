@@ -9,10 +9,10 @@ from fakes import fake_crop
 from virtual_time import now
 
 from gpuserver.domain import FaceCrop, MouthJob
-from gpuserver.musetalk.dispatch import Desk, Dispatch, settle
-from gpuserver.musetalk.ladder import Ladder, Step
-from gpuserver.musetalk.render_stats import RendererStats
-from gpuserver.musetalk.schedule import Pending
+from gpuserver.musetalk.rendering.dispatch import Desk, Dispatch, settle
+from gpuserver.musetalk.rendering.ladder import Ladder, Step
+from gpuserver.musetalk.rendering.render_stats import RendererStats
+from gpuserver.musetalk.rendering.schedule import Pending
 
 BRIGHTNESS = {Desk.DEVICE: 230, Desk.SPARE: 200}
 

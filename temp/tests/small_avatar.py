@@ -10,12 +10,12 @@ import numpy as np
 from clips import Clip, artist
 from numpy.typing import NDArray
 
-from gpuserver.musetalk.avatar_files import AvatarWriter
-from gpuserver.musetalk.faces import FaceFinder
-from gpuserver.musetalk.landmarks import mouth_opening
-from gpuserver.musetalk.latent_preparation import LatentRequest, prepare_latents
-from gpuserver.musetalk.model_files import Version, models_folder, needs_of
-from gpuserver.musetalk.preparation_job import Watch
+from gpuserver.musetalk.avatars.avatar_files import AvatarWriter
+from gpuserver.musetalk.preparing.latent_preparation import LatentRequest, prepare_latents
+from gpuserver.musetalk.preparing.preparation_job import Watch
+from gpuserver.musetalk.vision.faces import FaceFinder
+from gpuserver.musetalk.vision.landmarks import mouth_opening
+from gpuserver.musetalk.weight_files.model_files import Version, models_folder, needs_of
 from gpuserver.wire import AvatarInfo, MuseTalkPreparation, QualityReport
 
 JAW = MuseTalkPreparation(version="V1.5", mask="jaw", parsing="landmarks", bbox_shift=0, extra_margin=10)

@@ -34,11 +34,11 @@ MODULES = [
     "musetalk.networks.whisper",
     "musetalk.networks.bisenet",
     "musetalk.networks.inference",
-    "musetalk.weights",
-    "musetalk.whisper_features",
-    "musetalk.musetalk_engine",
+    "musetalk.weight_files.weights",
+    "musetalk.neural.whisper_features",
+    "musetalk.neural.musetalk_engine",
     "musetalk.renderer",
-    "musetalk.compositor",
+    "musetalk.rendering.compositor",
 ]
 
 

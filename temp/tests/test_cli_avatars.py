@@ -21,7 +21,7 @@ from gpuserver import cli
 from gpuserver.cli_avatars import duration
 from gpuserver.errors import WeightsMissing
 from gpuserver.musetalk import avatar_manager
-from gpuserver.musetalk.avatar_files import FORMAT, INFO
+from gpuserver.musetalk.avatars.avatar_files import FORMAT, INFO
 from gpuserver.sessions_now import avatars_shown
 from gpuserver.wire import AvatarInfo, QualityReport, SessionInfo
 

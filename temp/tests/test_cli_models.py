@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from gpuserver import cli
 from gpuserver.cli_models import models
 from gpuserver.errors import GpuserverError
-from gpuserver.musetalk import model_check, model_files
-from gpuserver.musetalk.model_files import ModelFile, Need, Source, Version
+from gpuserver.musetalk.weight_files import model_check, model_files
+from gpuserver.musetalk.weight_files.model_files import ModelFile, Need, Source, Version
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = b"a small network" * 100
@@ -35,8 +35,9 @@ Run = Callable[..., Result]
 # The command in a process of its own, with the catalogue of the tests: HF_ENDPOINT is read when huggingface_hub is imported.
 DOWNLOAD = f"""
 import sys
-from gpuserver.musetalk import model_check, model_files
-from gpuserver.musetalk.model_files import ModelFile, Need, Source, Version
+from gpuserver.musetalk.weight_files import model_check
+from gpuserver.musetalk.weight_files import model_files
+from gpuserver.musetalk.weight_files.model_files import ModelFile, Need, Source, Version
 need = Need("UNet V1.5", "draws", frozenset(Version), (ModelFile("unet/unet.pth", {len(CONTENT)},
     {hashlib.sha256(CONTENT).hexdigest()!r}, Source("official/weights", {COMMIT!r}, "unet.pth")),))
 model_files.NEEDS = model_check.NEEDS = (need,)
@@ -96,7 +97,7 @@ def test_without_a_folder_it_says_what_to_set(run: Run, monkeypatch: pytest.Monk
 
 
 def test_checking_needs_no_torch() -> None:
-    code = "import sys; from gpuserver.musetalk import model_check, model_download, model_hub; print('torch' in sys.modules)"
+    code = "import sys; from gpuserver.musetalk.weight_files import model_check, model_download, model_hub; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -127,7 +128,7 @@ def test_download_without_a_network_is_two_plain_lines(tmp_path: Path) -> None:
     with served(FakeHub()) as gone:
         address = gone.url
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MUSETALK_BASE": str(tmp_path), "HF_ENDPOINT": address}
-    impatient = f"from gpuserver.musetalk import model_download; model_download.LONGEST_PAUSE = 0.0\n{DOWNLOAD}"
+    impatient = f"from gpuserver.musetalk.weight_files import model_download; model_download.LONGEST_PAUSE = 0.0\n{DOWNLOAD}"
     command = [sys.executable, "-c", impatient]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
@@ -172,9 +173,10 @@ def test_verify_does_not_pass_over_what_it_does_not_know(run: Run, tmp_path: Pat
 
 
 def test_without_torch_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("gpuserver.musetalk.golden_check", "gpuserver.musetalk.model_convert"))]:
+    heavy = ("gpuserver.musetalk.golden.check", "gpuserver.musetalk.weight_files.model_convert")
+    for name in [name for name in sys.modules if name.startswith(heavy)]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("golden_check", "model_convert"):
+    for name in ("golden.check", "weight_files.model_convert"):
         monkeypatch.setitem(sys.modules, f"gpuserver.musetalk.{name}", None)
         monkeypatch.delattr(f"gpuserver.musetalk.{name}", raising=False)
     for arguments in (["verify", "--golden", "."], ["convert"]):

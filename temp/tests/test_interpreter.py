@@ -18,7 +18,7 @@ from gpuserver.interpreter import OWN, Interpreter, choose_interpreter, take_ove
 from gpuserver.media.server import create_app
 from gpuserver.musetalk import avatar_manager
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.child_process import child_environment
+from gpuserver.musetalk.preparing.child_process import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 MakePrefix = Callable[[str], Path]

@@ -76,9 +76,10 @@ FORBIDDEN = {
 NUMPY_AND_STDLIB_ONLY = [
     "domain.py",
     "errors.py",
+    "musetalk/renderer.py",
     *(
-        f"musetalk/{name}.py"
-        for name in ("renderer", "render_worker", "render_stats", "dispatch", "schedule", "ladder", "lending", "compositor")
+        f"musetalk/rendering/{name}.py"
+        for name in ("render_worker", "render_stats", "dispatch", "schedule", "ladder", "lending", "compositor")
     ),
 ]
 HEAVY = {"torch", "cv2", "av", "aiortc", "onnxruntime", "ai_edge_litert", "openai", "ollama", "edge_tts", "hibari_tts", "soxr"}

@@ -21,9 +21,9 @@ from gpuserver.config import Settings
 from gpuserver.domain import FRAME_SECONDS, Avatar, TimedViseme
 from gpuserver.errors import AvatarExists, GpuserverError, NoUsableFace
 from gpuserver.media.film import FilmReport, render_film
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.warp_engine import WarpEngine
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.warp.warp_engine import WarpEngine
 from gpuserver.pipeline.voice_hibari import HibariVoice
 
 AVATAR_ID = "test_teacher"

@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gpuserver.musetalk.made_up_weights import random_weights
 from gpuserver.musetalk.networks.bisenet import BiSeNet
 from gpuserver.musetalk.networks.unet import UNet, UNetConfig
 from gpuserver.musetalk.networks.vae import Vae, VaeConfig
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
+from gpuserver.musetalk.weight_files.made_up_weights import random_weights
 
 UNET_V15 = "musetalkV15/unet.pth"
 UNET_V10 = "musetalk/pytorch_model.bin"

@@ -13,7 +13,7 @@ import aiohttp
 from gpuserver.config import Settings
 from gpuserver.interpreter import choose_interpreter
 from gpuserver.media.doctor.checks import CHECK_SECONDS, Check, failed, off, ok
-from gpuserver.musetalk.model_files import describe_missing, installed_version
+from gpuserver.musetalk.weight_files.model_files import describe_missing, installed_version
 from gpuserver.wire import Finding
 
 DISK, FOLDERS, FFMPEG, GPU, PYTHON, WEIGHTS, PUBLIC = (

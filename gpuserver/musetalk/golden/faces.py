@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuserver.domain import Box, Bytes2D
-from gpuserver.musetalk.blending import (
+from gpuserver.musetalk.golden.files import Array, GoldenFile, GoldenFolder
+from gpuserver.musetalk.golden.overheard import Overheard
+from gpuserver.musetalk.networks.bisenet import BiSeNet
+from gpuserver.musetalk.neural.blending import (
     BLUR_OFFLINE,
     MaskMode,
     blend,
@@ -21,12 +24,9 @@ from gpuserver.musetalk.blending import (
     parsing_mask,
     soft_mask,
 )
-from gpuserver.musetalk.face_boxes import face_box
-from gpuserver.musetalk.face_encoder import FaceParser
-from gpuserver.musetalk.golden.files import Array, GoldenFile, GoldenFolder
-from gpuserver.musetalk.golden.overheard import Overheard
-from gpuserver.musetalk.made_up_weights import formula_weights
-from gpuserver.musetalk.networks.bisenet import BiSeNet
+from gpuserver.musetalk.neural.face_boxes import face_box
+from gpuserver.musetalk.preparing.face_encoder import FaceParser
+from gpuserver.musetalk.weight_files.made_up_weights import formula_weights
 
 MASK = 1  # level
 SCORES = 2e-3

@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpuserver.domain import Floats
-from gpuserver.musetalk.blending import blend, fitted_mask, parsing_mask, soft_mask
-from gpuserver.musetalk.face_encoder import FaceEncoder
-from gpuserver.musetalk.face_painter import FaceNetwork
 from gpuserver.musetalk.golden.faces import box_of, class_map, pictures
 from gpuserver.musetalk.golden.files import Array, GoldenFile, GoldenFolder, mean_difference
 from gpuserver.musetalk.golden.networks import FULL, TINY
 from gpuserver.musetalk.golden.overheard import Overheard
 from gpuserver.musetalk.golden.sound import sound_of, synthetic_sound
-from gpuserver.musetalk.latent_preparation import face_crop
-from gpuserver.musetalk.made_up_weights import formula_weights
 from gpuserver.musetalk.networks.inference import HALF_RANGE, prepare_for_inference
 from gpuserver.musetalk.networks.unet import UNet, UNetConfig
 from gpuserver.musetalk.networks.vae import SCALING_FACTOR, Vae, VaeConfig
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
-from gpuserver.musetalk.whisper_ear import WhisperEar
-from gpuserver.musetalk.whisper_features import SEGMENT_STEPS, feature_rows, log_mel, positional_encoding
+from gpuserver.musetalk.neural.blending import blend, fitted_mask, parsing_mask, soft_mask
+from gpuserver.musetalk.neural.face_painter import FaceNetwork
+from gpuserver.musetalk.neural.whisper_ear import WhisperEar
+from gpuserver.musetalk.neural.whisper_features import SEGMENT_STEPS, feature_rows, log_mel, positional_encoding
+from gpuserver.musetalk.preparing.face_encoder import FaceEncoder
+from gpuserver.musetalk.preparing.latent_preparation import face_crop
+from gpuserver.musetalk.weight_files.made_up_weights import formula_weights
 
 HIDDEN = 1e-3
 LATENTS = 2e-3

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpuserver.domain import Floats, Pcm
 from gpuserver.musetalk.golden.files import GoldenFile, GoldenFolder
-from gpuserver.musetalk.whisper_features import SAMPLE_RATE, log_mel, upstream_windows
+from gpuserver.musetalk.neural.whisper_features import SAMPLE_RATE, log_mel, upstream_windows
 
 MEL = 1e-4
 

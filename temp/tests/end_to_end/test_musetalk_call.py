@@ -19,14 +19,15 @@ from small_avatar import write_small_avatar
 from weight_files import smallest_networks
 
 from gpuserver.media.server import create_app
-from gpuserver.musetalk import avatar_latents, avatar_manager, musetalk_devices
-from gpuserver.musetalk.avatar_files import read_info
+from gpuserver.musetalk import avatar_manager, musetalk_devices
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.avatars.avatar_files import read_info
 from gpuserver.musetalk.engines import Engines
-from gpuserver.musetalk.latent_preparation import LatentRequest, load_networks, prepare_latents
-from gpuserver.musetalk.model_files import Version
-from gpuserver.musetalk.musetalk_engine import MuseTalkEngine
-from gpuserver.musetalk.preparation import PreparationRequest
+from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine
+from gpuserver.musetalk.preparing import avatar_latents
+from gpuserver.musetalk.preparing.latent_preparation import LatentRequest, load_networks, prepare_latents
+from gpuserver.musetalk.preparing.preparation import PreparationRequest
+from gpuserver.musetalk.weight_files.model_files import Version
 from gpuserver.wire import AvatarInfo, MuseTalkPreparation
 
 

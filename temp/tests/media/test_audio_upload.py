@@ -20,7 +20,7 @@ from gpuserver.errors import InvalidInput, TooManyWaiting, Unreadable, VoiceFail
 from gpuserver.media import audio_upload
 from gpuserver.media.audio_upload import AudioUploads, UploadedSound
 from gpuserver.media.sound_decoder import TOO_LONG, UNREADABLE, decode
-from gpuserver.musetalk.child_process import child_environment
+from gpuserver.musetalk.preparing.child_process import child_environment
 
 FORMATS = [
     ("wav", "pcm_s16le"),

@@ -10,8 +10,8 @@ from gpuserver.domain import Generation, MouthJob, Speech
 from gpuserver.errors import NoDevice
 from gpuserver.media.mouths import NOT_PREPARED, Mouths
 from gpuserver.musetalk.engines import LOADING, Engines
-from gpuserver.musetalk.ladder import Step
 from gpuserver.musetalk.renderer import Device, RenderChange
+from gpuserver.musetalk.rendering.ladder import Step
 from gpuserver.pipeline.standing import StandingNotices, Told
 
 

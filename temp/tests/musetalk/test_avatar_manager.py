@@ -32,10 +32,10 @@ from gpuserver.errors import (
     VideoUrlRefused,
 )
 from gpuserver.musetalk import avatar_manager
-from gpuserver.musetalk.avatar_files import load_avatar, read_info
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.life import FRAMES
-from gpuserver.musetalk.preparation import PreparationRequest
+from gpuserver.musetalk.avatars.avatar_files import load_avatar, read_info
+from gpuserver.musetalk.preparing.life import FRAMES
+from gpuserver.musetalk.preparing.preparation import PreparationRequest
 from gpuserver.wire import AvatarInfo, CreateAvatar
 
 SECOND_FRAMES = 30

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from gpuserver.config import Settings
 from gpuserver.errors import DiskFull, GpuserverError, InvalidInput, NoUsableFace, Unreadable, VideoLimitExceeded, VideoPathForbidden
 from gpuserver.musetalk import avatar_manager
-from gpuserver.musetalk.avatar_files import load_avatar
 from gpuserver.musetalk.avatar_manager import AvatarManager
-from gpuserver.musetalk.disk_room import MARGIN_BYTES
-from gpuserver.musetalk.preparation import PreparationRequest
-from gpuserver.musetalk.video import Video
+from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.avatars.disk_room import MARGIN_BYTES
+from gpuserver.musetalk.preparing.preparation import PreparationRequest
+from gpuserver.musetalk.preparing.video import Video
 from gpuserver.wire import AvatarInfo, CreateAvatar
 
 

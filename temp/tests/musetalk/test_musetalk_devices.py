@@ -15,9 +15,9 @@ from gpuserver.config import Settings
 from gpuserver.domain import LipSyncEngine
 from gpuserver.errors import DeviceLost, NoDevice, WeightsDamaged, WeightsMissing
 from gpuserver.musetalk import musetalk_devices
-from gpuserver.musetalk.model_files import Version
 from gpuserver.musetalk.musetalk_devices import frames_per_second, load_musetalk, load_on
 from gpuserver.musetalk.renderer import Device
+from gpuserver.musetalk.weight_files.model_files import Version
 
 
 @pytest.fixture

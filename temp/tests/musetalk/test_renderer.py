@@ -9,8 +9,8 @@ from fake_network import FakeDrawing, FakeNetwork
 from fakes import FakeEngine, fake_frame
 
 from gpuserver.domain import FaceCrop, Generation, LipSyncEngine, MouthJob
-from gpuserver.musetalk.render_worker import DEPTH
 from gpuserver.musetalk.renderer import Device, RenderChange, Renderer
+from gpuserver.musetalk.rendering.render_worker import DEPTH
 
 
 def job(due: float, generation: Generation | None = None, index: int = 0) -> MouthJob:

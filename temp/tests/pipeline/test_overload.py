@@ -11,7 +11,7 @@ from virtual_time import in_virtual_time, now
 from gpuserver.domain import Generation
 from gpuserver.media.playout import Playout
 from gpuserver.messages import ServerMessage
-from gpuserver.musetalk.ladder import Step
+from gpuserver.musetalk.rendering.ladder import Step
 from gpuserver.pipeline.delivery import Scene
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Line, Turn

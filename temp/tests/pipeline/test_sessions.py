@@ -8,7 +8,7 @@ from gpuserver.config import Settings
 from gpuserver.domain import Avatar
 from gpuserver.errors import AvatarDamaged, AvatarNotFound, Full, SessionNotFound, Unavailable
 from gpuserver.messages import SessionLost
-from gpuserver.musetalk.admission import HEADROOM, Admission
+from gpuserver.musetalk.rendering.admission import HEADROOM, Admission
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.pipeline.studio import Studio

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpuserver.domain import Floats, Pcm, Speech, TimedViseme, Viseme
-from gpuserver.musetalk.mouth_listener import MouthListener
-from gpuserver.musetalk.mouth_shape import Part
+from gpuserver.musetalk.warp.mouth_listener import MouthListener
+from gpuserver.musetalk.warp.mouth_shape import Part
 from gpuserver.pipeline.english_g2p import EnglishG2p
 from gpuserver.pipeline.hibari_model import SAMPLE_RATE, HibariModel
 from gpuserver.pipeline.pronunciation import Pronunciation

@@ -16,7 +16,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
 
 from gpuserver.config import Settings
-from gpuserver.musetalk.disk_room import MARGIN_BYTES
+from gpuserver.musetalk.avatars.disk_room import MARGIN_BYTES
 from gpuserver.web import avatar_routes, interim
 from gpuserver.web.avatar_routes import add_avatar_routes
 from gpuserver.web.problem import problem_middleware
@@ -150,7 +150,7 @@ async def test_an_upload_that_cannot_succeed_is_refused_before_its_file_is_there
 async def test_an_upload_that_the_disk_cannot_hold_is_refused_at_once(
     client: Client, manager: FakeAvatarManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpuserver.musetalk.disk_room.shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN_BYTES))
+    monkeypatch.setattr("gpuserver.musetalk.avatars.disk_room.shutil.disk_usage", lambda _: SimpleNamespace(free=MARGIN_BYTES))
     answer = await client.post("/v1/avatars/upload", data=_form(avatar_id="a1"))
     assert (answer.status, (await answer.json())["type"]) == (507, "urn:gpuserver:problem:disk-full")
     assert manager.uploaded == []

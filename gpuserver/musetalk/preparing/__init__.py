@@ -1,0 +1,1 @@
+"""Makes avatars of videos and stills, in child processes with limits."""

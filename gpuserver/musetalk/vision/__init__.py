@@ -1,0 +1,1 @@
+"""Finds faces, mouths, hands and people in pictures."""

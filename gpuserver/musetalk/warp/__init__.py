@@ -1,0 +1,1 @@
+"""The CPU engine: the source picture's own lips are moved."""
