@@ -164,7 +164,7 @@ async def test_what_cannot_be_spoken_is_a_problem(
 async def test_a_text_that_no_voice_makes_a_sound_of_is_the_callers_matter(aiohttp_client: AiohttpClient, make_app: MakeApp) -> None:
     class Mute(WordVoice):
         async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
-            for piece in ():
+            for piece in list[Speech]():
                 yield piece
 
     client = await aiohttp_client(make_app(Mute()))
