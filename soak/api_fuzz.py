@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-EXAMPLES = 110
+EXAMPLES = 130
 FEWEST_CASES = 10_000
 
 
