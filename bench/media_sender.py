@@ -33,6 +33,7 @@ from gpuserver.media.bitrate import LADDER
 from gpuserver.media.clock import LoopClock, Pacer
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice_connection import IceNetwork
+from gpuserver.media.payloads import H264
 from gpuserver.media.peer import Peer
 from gpuserver.media.playout import PlayedFrame, Playout
 from gpuserver.media.ports import AnyPort
@@ -101,9 +102,12 @@ class StockSound(MediaStreamTrack):
 
 
 @asynccontextmanager
-async def ours(make_playout: Callable[[], RepeatingPlayout | Playout]) -> AsyncIterator[Answer]:
-    """Our own peers, each on a playout of its own."""
+async def ours(make_playout: Callable[[], RepeatingPlayout | Playout], idles: Avatar | None = None) -> AsyncIterator[Answer]:
+    """Our own peers, each on a playout of its own. idles: whose loop is encoded beforehand, as it is once sessions have been there."""
     encoding, network, peers = Encoding(), IceNetwork(AnyPort()), list[Peer]()
+
+    if idles is not None:
+        await encoding.prepare(idles, H264)
 
     async def answer(sdp: str) -> str:
         peer = Peer(make_playout(), LoopClock(), network, encoding, on_connected=lambda _: None, on_ended=lambda _: None)
@@ -176,7 +180,7 @@ async def talking_sessions(avatar: Avatar) -> AsyncIterator[Answer]:
             stack.push_async_callback(lambda: talking)
             return playout
 
-        yield await stack.enter_async_context(ours(make_playout))
+        yield await stack.enter_async_context(ours(make_playout, idles=avatar))
 
 
 async def serve(answer: Answer) -> None:
@@ -198,7 +202,7 @@ async def serve(answer: Answer) -> None:
 
 async def run(mode: str, avatar: Avatar) -> None:
     if mode == "idle":
-        made = ours(lambda: Playout(avatar))
+        made = ours(lambda: Playout(avatar), idles=avatar)
     elif mode == "warp":
         made = talking_sessions(avatar)
     else:

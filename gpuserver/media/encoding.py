@@ -32,6 +32,10 @@ class Encoding:
         """The pictures of a new connection."""
         return PictureStream(avatar, mime_type, self._loops, self._pool, bitrate)
 
+    async def prepare(self, avatar: Avatar, mime_type: str) -> None:
+        """Returns when the avatar's idle loop has been encoded, or could not be."""
+        await self._loops.encoded(avatar, mime_type)
+
     async def aclose(self) -> None:
         """To be called when no connection is left."""
         await self._loops.aclose()

@@ -47,12 +47,12 @@ class IdleStreams:
 
     def get(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
         """The loop; None while it is being encoded, or if it could not be."""
-        key = (id(avatar), mime_type)
-        if key not in self._known:
-            self._start(key, avatar, mime_type)
-        self._known.move_to_end(key)
-        future = self._known[key][1]
+        future = self._future(avatar, mime_type)
         return future.result() if future.done() and not future.cancelled() and future.exception() is None else None
+
+    async def encoded(self, avatar: Avatar, mime_type: str) -> None:
+        """Returns when the loop has been encoded, or could not be."""
+        await asyncio.wait([self._future(avatar, mime_type)])
 
     async def aclose(self) -> None:
         """Give up what is being encoded."""
@@ -61,6 +61,13 @@ class IdleStreams:
             future.cancel()
         self._known.clear()
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    def _future(self, avatar: Avatar, mime_type: str) -> asyncio.Future[IdleStream | None]:
+        key = (id(avatar), mime_type)
+        if key not in self._known:
+            self._start(key, avatar, mime_type)
+        self._known.move_to_end(key)
+        return self._known[key][1]
 
     def _start(self, key: tuple[int, str], avatar: Avatar, mime_type: str) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, avatar, mime_type)

@@ -93,9 +93,7 @@ async def loops() -> AsyncIterator[IdleStreams]:
 
 async def encoded_loop(loops: IdleStreams, avatar: Avatar, codec: str) -> None:
     """Returns when the avatar's loop has been encoded."""
-    loops.get(avatar, codec)
-    [(_, future)] = loops._known.values()
-    await future
+    await loops.encoded(avatar, codec)
     assert loops.get(avatar, codec) is not None
 
 
