@@ -40,7 +40,8 @@ run: install
 	@exec $(BIN)/python unified_server.py
 
 test: install-tests chromium nginx coturn systemd
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore=temp/tests/end_to_end
+	$(BIN)/python -m pytest temp/tests/end_to_end # one after the other: they listen to the clock
 
 check: install-tests
 	$(BIN)/ruff check .
