@@ -115,13 +115,17 @@ class SpeechRoutes:
 
 
 async def _sound(voice: StartedVoice, body: SpeechRequest) -> AsyncGenerator[Speech, None]:
-    """The text's sound, sentence by sentence. Raises VoiceFailed."""
+    """The text's sound, sentence by sentence. Raises VoiceFailed, and Unspeakable before the first sound whichever sentence it is."""
     wanted = body.voice if body.voice not in ANY_VOICE else body.model if body.model in NAMES else None
-    async with closing(sentences(whole(body.input))) as parts:
-        async for sentence in parts:
-            async with aclosing(voice.speak(sentence, voice=wanted, rate=body.speed)) as pieces:
-                async for piece in pieces:
-                    yield piece
+    async with closing(sentences(whole(body.input))) as stream:
+        parts = [sentence async for sentence in stream]
+    for number, sentence in enumerate(parts, 1):
+        if has_words(sentence) and not voice.can_speak(sentence):
+            raise Unspeakable(f"No voice here can say sentence {number} of the text.")
+    for sentence in parts:
+        async with aclosing(voice.speak(sentence, voice=wanted, rate=body.speed)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def _stream(request: web.Request, pieces: AsyncIterator[Speech], file: SpeechFile) -> web.StreamResponse:

@@ -113,7 +113,7 @@ class Fuzzer:
         if isinstance(event, events.ScenarioFinished):
             self._count(event)
         elif isinstance(event, events.NonFatalError):
-            raise AssertionError(f"{event.label}: {event.value!r}")
+            self._tally(event.label).count(None, [], repr(event.value))
         elif isinstance(event, events.FatalError):
             raise event.exception
 

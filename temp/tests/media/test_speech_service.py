@@ -150,7 +150,8 @@ async def test_a_fallback_is_said_in_the_answer(aiohttp_client: AiohttpClient, m
         ({"input": "One.", "response_format": "opus"}, 400),
         ({"input": "One.", "speed": 9}, 400),
         ({}, 400),
-        ({"input": "unspeakable"}, 502),
+        ({"input": "unspeakable"}, 422),
+        ({"input": "This is easily said. The second sentence is unspeakable."}, 422),  # before the first one is heard
     ],
 )
 async def test_what_cannot_be_spoken_is_a_problem(
@@ -173,7 +174,14 @@ async def test_a_text_that_no_voice_makes_a_sound_of_is_the_callers_matter(aioht
 
 
 async def test_a_sound_that_breaks_off_is_not_taken_for_the_whole(aiohttp_client: AiohttpClient, make_app: MakeApp) -> None:
-    client = await aiohttp_client(make_app(WordVoice(unspeakable="Four")))
+    class Lost(WordVoice):
+        async def speak(self, text: str, *, voice: str | None = None, rate: float = 1.0) -> AsyncGenerator[Speech, None]:
+            async for piece in super().speak(text, voice=voice, rate=rate):
+                yield piece
+                if piece.text == "Four":
+                    raise VoiceUnreachable("The connection was cut.")
+
+    client = await aiohttp_client(make_app(Lost()))
     with pytest.raises(aiohttp.ClientError):
         await (await client.post("/v1/audio/speech", json={"input": "One two three. Four five."})).read()
 
@@ -258,8 +266,9 @@ async def test_our_own_client_hears_what_the_service_says(aiohttp_server: Aiohtt
     voice = HttpVoice(str(server.make_url("/")), KEY)
     pieces = [piece async for piece in voice.speak("One two three.")]
     assert sum(piece.seconds for piece in pieces) == pytest.approx(3 * SECONDS_PER_WORD + PAUSE)
-    with pytest.raises(VoiceUnreachable):
+    with pytest.raises(VoiceFailed) as refused:  # and not VoiceUnreachable: the service is well
         _ = [piece async for piece in voice.speak("never")]
+    assert refused.type is VoiceFailed
     with pytest.raises(VoiceFailed):
         _ = [piece async for piece in HttpVoice(str(server.make_url("/"))).speak("One.")]
 
