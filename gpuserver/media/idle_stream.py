@@ -31,9 +31,9 @@ class IdleStream:
         """The unit that shows the loop's `position`."""
         return position % len(self.units)
 
-    def joinable(self, phase: int) -> bool:
-        """Whether a receiver that has seen none of the loop can begin with this unit."""
-        return phase % KEY_EVERY == 0
+    def since_key(self, phase: int) -> int:
+        """How many units ago a receiver that has seen none of the loop could have begun; 0 is this unit."""
+        return phase % KEY_EVERY
 
 
 class IdleStreams:

@@ -18,7 +18,7 @@ from gpuserver.media.picture_encoders import PictureEncoder, live_encoder
 from gpuserver.media.playout import PlayedFrame
 
 KEY_PAUSE_TICKS = 12  # 0.5 s: a browser that has lost a picture asks several times before the answer can have arrived
-CATCH_UP_UNITS = 12  # 0.5 s of the loop: as much is sent at once where the server was late, else the chain of pictures breaks
+JOIN_UNITS = 12  # 0.5 s of the loop: a connection that begins so soon after a key frame of the loop begins with that one
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class PictureStream:
         self._key_wanted = False
         self._last_key = -KEY_PAUSE_TICKS
         self._owed: deque[Unit] = deque()
+        self._newest: int | None = None  # the newest tick that was sent
 
     def note_estimate(self, estimate: int) -> None:
         """The browser believes that the network carries so many bit/s (REMB)."""
@@ -78,33 +79,41 @@ class PictureStream:
         return self._counted(Unit(played.number, await self._encode(played)))
 
     def _counted(self, unit: Unit) -> Unit:
+        self._newest = unit.number
         self._bitrate.note_sent(sum(map(len, unit.payloads)))
         return unit
 
     def _follow_loop(self, played: PlayedFrame) -> bool:
-        """Go on in the loop, over ticks that were left out as well."""
+        """Go on in the loop, over ticks that were left out as well: from the unit that follows, or from a key frame since then."""
         joined = self._joined
         if joined is None or not self._idles(played) or self._key_due(played.number) or joined.stream.bitrate > self._bitrate.limit:
             return False
-        missed = played.number - joined.number
-        if missed > CATCH_UP_UNITS or joined.stream.phase(joined.phase + missed) != joined.stream.phase(played.position):
+        missed, phase = played.number - joined.number, joined.stream.phase(played.position)
+        if joined.stream.phase(joined.phase + missed) != phase:
             return False
-        for step in range(1, missed + 1):
-            self._owed.append(Unit(joined.number + step, joined.stream.units[joined.stream.phase(joined.phase + step)]))
-        self._joined = _Joined(joined.stream, played.number, joined.stream.phase(played.position))
+        self._owe(joined.stream, played, min(missed, joined.stream.since_key(phase) + 1))
         return True
 
     def _join_loop(self, played: PlayedFrame) -> bool:
-        """Begin with the loop where it has a key frame."""
+        """Begin with the loop's newest key frame, if nothing has been sent since it was due."""
         stream = self._loops.get(self._avatar, self._mime_type) if self._idles(played) else None
-        if stream is None or not stream.joinable(stream.phase(played.position)) or stream.bitrate > self._bitrate.limit:
-            self._joined = None
-            return False
-        self._joined = _Joined(stream, played.number, stream.phase(played.position))
-        self._owed.append(Unit(played.number, stream.units[self._joined.phase]))
-        self._note_key(played.number)
-        self._encoder = None
-        return True
+        if stream is not None and stream.bitrate <= self._bitrate.limit:
+            units = stream.since_key(stream.phase(played.position)) + 1
+            sent = played.number - JOIN_UNITS if self._newest is None else self._newest
+            if played.number - units >= sent:
+                self._owe(stream, played, units)
+                self._note_key(played.number)
+                self._encoder = None
+                return True
+        self._joined = None
+        return False
+
+    def _owe(self, stream: IdleStream, played: PlayedFrame, units: int) -> None:
+        """Send so many units of the loop, up to the one for this tick."""
+        phase = stream.phase(played.position)
+        for before in range(units - 1, -1, -1):
+            self._owed.append(Unit(played.number - before, stream.units[phase - before]))
+        self._joined = _Joined(stream, played.number, phase)
 
     async def _encode(self, played: PlayedFrame) -> Payloads:
         """A picture of its own. A new stretch, and a new bit rate, begin with a new encoder."""

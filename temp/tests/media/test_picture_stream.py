@@ -19,7 +19,7 @@ from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.idle_stream import KEY_EVERY, IdleStreams
 from gpuserver.media.payloads import H264, VP8
 from gpuserver.media.picture_encoders import CODECS
-from gpuserver.media.picture_stream import CATCH_UP_UNITS, KEY_PAUSE_TICKS, PictureStream
+from gpuserver.media.picture_stream import JOIN_UNITS, KEY_PAUSE_TICKS, PictureStream
 from gpuserver.media.playout import PlayedFrame
 
 SILENCE = np.zeros(1920, np.int16)
@@ -66,7 +66,7 @@ class Connection:
         if talking:
             picture = np.roll(picture, 3, axis=1)
         self.shown[number] = picture
-        for missing in range(number - CATCH_UP_UNITS, number):
+        for missing in range(number - KEY_EVERY, number):
             self.shown.setdefault(missing, self.avatar.frame_at(position - number + missing).picture)
         unit = await self.stream.next(PlayedFrame(number, position, picture, SILENCE, Generation(1) if talking else None))
         while True:
@@ -156,11 +156,28 @@ async def test_ticks_that_were_left_out_are_sent_after_all_while_the_loop_idles(
     assert connection.worst < 3
 
 
-async def test_after_a_long_gap_a_key_frame_starts_the_chain_anew(connection: Connection) -> None:
-    await connection.tick(0)
-    await connection.tick(CATCH_UP_UNITS + 5)
-    assert connection.numbers == [0, CATCH_UP_UNITS + 5]
-    assert connection.keys[-1] == CATCH_UP_UNITS + 5
+async def test_after_a_long_gap_the_loop_goes_on_from_its_newest_key_frame(connection: Connection) -> None:
+    for number in (0, 1, PERIOD + 4):
+        await connection.tick(number)
+    assert connection.numbers == [0, 1, *range(PERIOD, PERIOD + 5)]
+    assert connection.keys == [0, PERIOD]
+    assert connection.pool.encoded == 0
+    assert connection.worst < 3
+
+
+async def test_a_session_that_is_too_late_for_the_loop_s_key_frame_joins_at_it_all_the_same(connection: Connection) -> None:
+    """Else a busy server would go on encoding for sessions that idle, and never be less busy."""
+    for number in (40, 41, 60, KEY_EVERY + 9, KEY_EVERY + 10):
+        await connection.tick(number)
+    assert connection.pool.encoded == 3
+    assert connection.numbers[3:] == list(range(KEY_EVERY, KEY_EVERY + 11))
+    assert connection.worst < 3
+
+
+async def test_a_connection_that_begins_soon_after_a_key_frame_of_the_loop_begins_with_it(connection: Connection) -> None:
+    await connection.tick(KEY_EVERY + JOIN_UNITS - 1)
+    assert connection.numbers == list(range(KEY_EVERY, KEY_EVERY + JOIN_UNITS))
+    assert connection.pool.encoded == 0
 
 
 async def test_a_lost_picture_is_answered_by_a_key_frame_but_not_by_one_for_each_request(connection: Connection) -> None:
