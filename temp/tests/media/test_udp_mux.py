@@ -227,6 +227,7 @@ async def test_what_cannot_be_sent_is_lost_and_counted(mux: UdpMux) -> None:
         (bytes(20) + struct.pack("!HH", 6, 999) + b"ab", "ab"),
         (bytes(20) + b"\x00\x06\x00\x02\xff:", "\ufffd"),
     ],
+    ids=["a request", "nothing", "zeros", "a name that is cut off", "no UTF-8"],
 )
 def test_whom_a_request_is_for(request_bytes: bytes, name: str) -> None:
     assert username_fragment(request_bytes) == name

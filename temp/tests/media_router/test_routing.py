@@ -165,7 +165,11 @@ async def test_without_any_worker_nothing_is_placed_and_clients_are_told_when_to
         assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
 
 
-@pytest.mark.parametrize("session_id", ["nobody", new_session_id(), new_session_id(9), "..%2f..%2fhealth"])
+@pytest.mark.parametrize(
+    "session_id",
+    ["nobody", new_session_id(), new_session_id(9), "..%2f..%2fhealth"],
+    ids=["no id", "of one process", "of a ninth worker", "a path"],
+)
 async def test_an_id_that_no_worker_has_is_not_found(rig: Rig, session_id: str) -> None:
     answer = await rig.client.get(f"/v1/sessions/{session_id}", headers=INTERNAL)
     assert answer.status == 404
