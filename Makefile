@@ -39,9 +39,12 @@ run: install
 	@[ -n "$$($(BIN)/gpuserver avatars list)" ] || $(BIN)/gpuserver avatars create --demo
 	@exec $(BIN)/python unified_server.py
 
+# These listen to the clock, so they run one after the other.
+CLOCKED := temp/tests/end_to_end temp/tests/media/test_network_faults.py
+
 test: install-tests chromium nginx coturn systemd
-	$(BIN)/python -m pytest -n auto --dist loadfile --ignore=temp/tests/end_to_end
-	$(BIN)/python -m pytest temp/tests/end_to_end # one after the other: they listen to the clock
+	$(BIN)/python -m pytest -n auto --dist loadfile $(addprefix --ignore=,$(CLOCKED))
+	$(BIN)/python -m pytest $(CLOCKED)
 
 check: install-tests
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+import structlog
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from gpuserver.config import Settings
@@ -25,6 +26,12 @@ MakeSettings = Callable[..., Settings]
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> None:
+    """What a test before has set up to be logged, and what not, ends with it."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture
