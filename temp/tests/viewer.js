@@ -3,8 +3,10 @@ async ({ avatar, limit }) => {
   const begun = performance.now();
   const post = async (path, body) => {
     const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    if (!answer.ok) throw new Error(await answer.text());
-    return answer.json();
+    const text = await answer.text();
+    const said = answer.ok ? JSON.parse(text) : {};
+    if (!answer.ok || said.code === -1) throw new Error(`${path}: ${answer.status} ${text}`);
+    return said;
   };
   const peer = new RTCPeerConnection();
   const video = document.createElement("video");

@@ -56,4 +56,6 @@ class Viewer:
 def _changed(route: Route, change: Callable[[str], str]) -> None:
     answer = route.fetch()
     body = answer.json()
-    route.fulfill(response=answer, json={**body, "sdp": change(body["sdp"])})
+    if "sdp" in body:  # else the page says what the server has answered
+        body["sdp"] = change(body["sdp"])
+    route.fulfill(response=answer, json=body)
