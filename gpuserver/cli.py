@@ -164,9 +164,15 @@ def version() -> None:
 
 
 def _on_ready(supervised: bool) -> Callable[[], None] | None:
-    """Where a supervisor waits: what tells it that this process serves. Ties the process's life to the supervisor's."""
+    """Where a supervisor waits: what tells it that this process serves and lives. Ties the process's life to the supervisor's."""
     if not supervised:
         return None
     from gpuserver.web.lifeline import Lifeline
 
-    return Lifeline().ready
+    lifeline = Lifeline()
+
+    def on_ready() -> None:
+        lifeline.ready()
+        lifeline.beat()
+
+    return on_ready

@@ -19,11 +19,13 @@ from gpuserver.errors import CannotStart
 from gpuserver.startup_report import shortcomings
 from gpuserver.web.auth import internal_secret
 from gpuserver.web.binding import check_bind, check_port
-from gpuserver.web.lifeline import READY
+from gpuserver.web.lifeline import ALIVE, READY
 from gpuserver.web.logs import configure_logging
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_AFTER_SECONDS = 2.5  # a clean shutdown takes less than 3 s
+SILENCE_SECONDS = 15.0  # without a sign of life of its event loop, as systemd's WatchdogSec: then a process hangs, and is ended
+ABORT_SECONDS = 1.0  # for a process that hangs to say where
 FIRST_SECONDS = 1.2  # of these: what the first server, the media server, has for itself
 
 log = structlog.get_logger(__name__)
@@ -114,7 +116,7 @@ class Child:
             self._process = process
             if self._stopping.is_set():
                 process.terminate()
-            noticing = asyncio.create_task(self._notice_ready(ours))
+            noticing = asyncio.create_task(self._watch(ours, process))
             try:
                 return await process.wait()
             finally:
@@ -124,12 +126,41 @@ class Child:
                 self.kill()  # what it left behind
                 self._process = None
 
-    async def _notice_ready(self, lifeline: socket.socket) -> None:
+    async def _watch(self, lifeline: socket.socket, process: asyncio.subprocess.Process) -> None:
+        """Note when it serves; end it when it hangs."""
+        loop = asyncio.get_running_loop()
         with suppress(ConnectionError):
-            if await asyncio.get_running_loop().sock_recv(lifeline, len(READY)) == READY:
-                log.info("process_ready", process=self.name)
-                self.serves = True
-                self.ready.set()
+            if await loop.sock_recv(lifeline, len(READY)) != READY:
+                return
+            log.info("process_ready", process=self.name)
+            self.serves = True
+            self.ready.set()
+            if not await loop.sock_recv(lifeline, len(ALIVE)):
+                return  # it has ended
+            await _silence(lifeline)
+            self.serves = False
+            log.error("process_hangs", process=self.name, silent_seconds=SILENCE_SECONDS)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGABRT)
+            await asyncio.sleep(ABORT_SECONDS)
+            self.kill()
+
+
+async def _silence(lifeline: socket.socket) -> None:
+    """Returns when nothing has come for SILENCE_SECONDS. Raises ConnectionError when nothing can come any more.
+
+    Counted in parts, so that what came while this process itself stood still is heard before silence is found.
+    """
+    parts, missed = 5, 0
+    while missed < parts:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS / parts):
+                if not await asyncio.get_running_loop().sock_recv(lifeline, 64):
+                    raise ConnectionError
+        except TimeoutError:
+            missed += 1
+        else:
+            missed = 0
 
 
 class Supervisor:

@@ -35,6 +35,17 @@ open(sys.argv[1], "a").write(f"{os.getpid()}\\n")
 lifeline.ready()
 signal.pause()
 """
+BEATING_SERVER = FAKE_SERVER.replace(
+    "signal.pause()",
+    """
+import asyncio
+async def serve():
+    lifeline.beat()
+    await (asyncio.sleep(0.2) if sys.argv[1].endswith("hangs") else asyncio.Event().wait())
+    signal.pause()
+asyncio.run(serve())
+""",
+)
 STUBBORN_SERVER = FAKE_SERVER.replace("signal.SIGTERM, signal.SIG_DFL", "signal.SIGTERM, signal.SIG_IGN")
 FAILING_SERVER = "raise SystemExit(3)"
 
@@ -130,6 +141,27 @@ async def test_a_killed_server_is_started_again_and_the_other_one_keeps_running(
         assert _alive(await fleet.pid("one", 2))
         assert _alive(other)
         assert len(fleet._lines("two")) == 1
+
+
+async def test_a_server_that_hangs_says_where_and_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gpuserver.unified_server.SILENCE_SECONDS", 6.0)  # three beats
+    fleet = Fleet(tmp_path, hangs=BEATING_SERVER, beats=BEATING_SERVER, tells_nothing=FAKE_SERVER)
+    with capture_logs() as logs:
+        async with _running(fleet):
+            await fleet.pid("hangs", 1)
+    assert [line["process"] for line in logs if line["event"] == "process_hangs"] == ["hangs"]
+    assert "in serve" in capfd.readouterr().err
+    assert [len(fleet._lines(name)) for name in ("beats", "tells_nothing")] == [1, 1]
+
+
+async def test_a_server_that_is_stopped_is_killed_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.unified_server.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("gpuserver.unified_server.ABORT_SECONDS", 0.01)
+    fleet = Fleet(tmp_path, one=BEATING_SERVER.replace("lifeline.beat()", "lifeline.beat(); os.kill(os.getpid(), signal.SIGSTOP)"))
+    async with _running(fleet):
+        await fleet.pid("one", 1)
 
 
 async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
