@@ -8,8 +8,6 @@ back-end lets it speak there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aiohttp import web
 
 from gpuserver.config import Settings
@@ -32,18 +30,6 @@ FRAGMENT = "application/trickle-ice-sdpfrag"
 CLIENT = "whep"  # tutor_id and student_id of its sessions
 
 
-@dataclass(frozen=True, slots=True)
-class _Playback:
-    """A session and the ICE session of its player."""
-
-    session: Session
-    username_fragment: str
-
-    @property
-    def etag(self) -> str:
-        return f'"{self.username_fragment}"'
-
-
 def add_whep_routes(app: web.Application, sessions: WatchedSessions, registry: SessionRegistry, peers: Peers, settings: Settings) -> None:
     """Serve WHEP from `app`."""
     routes = WhepRoutes(sessions, registry, peers, settings)
@@ -63,7 +49,7 @@ class WhepRoutes:
         self._registry = registry
         self._peers = peers
         self._settings = settings
-        self._playbacks: dict[str, _Playback] = {}
+        self._fragments: dict[str, str] = {}  # by session, the user name fragment of its player's ICE session
 
     @key_in_query
     async def play(self, request: web.Request) -> web.Response:
@@ -73,10 +59,10 @@ class WhepRoutes:
         wanted = CreateSession(tutor_id=CLIENT, student_id=CLIENT, avatar_id=request.match_info["avatar_id"])
         session, answer = await self._sessions.open(wanted, offer, session_id=given_id(request))
         self._forget_ended()
-        playback = self._playbacks[session.session_id] = _Playback(session, fragment)
+        self._fragments[session.session_id] = fragment
         response = web.Response(text=answer.sdp, status=201, content_type=SDP)
         response.headers["Location"] = f"/whep/sessions/{session.session_id}"
-        response.headers["ETag"] = playback.etag
+        response.headers["ETag"] = _etag(fragment)
         response.headers["Accept-Patch"] = FRAGMENT
         for server in webrtc_config(self._settings).iceServers:
             response.headers.add("Link", ice_server_link(server))
@@ -85,53 +71,53 @@ class WhepRoutes:
     @takes_engine_token
     async def trickle(self, request: web.Request) -> web.Response:
         """PATCH: candidates of the player. Raises PreconditionFailed, and Unprocessable for an ICE restart: connect anew for that."""
-        playback = self._find(request)
-        if request.headers.get("If-Match", "*") not in {"*", playback.etag}:
+        session = self._find(request)
+        playing = self._fragments[session.session_id]
+        if request.headers.get("If-Match", "*") not in {"*", _etag(playing)}:
             raise PreconditionFailed("If-Match does not name the ICE session of this player.")
         fragment = read_fragment(await _text(request, FRAGMENT))
-        if fragment.username_fragment not in {None, playback.username_fragment}:
+        if fragment.username_fragment not in {None, playing}:
             raise Unprocessable("ICE restarts are not supported.", advice="End the session and play again.")
         for candidate in fragment.candidates:
-            await self._peers.add_candidate(playback.session, candidate)
+            await self._peers.add_candidate(session, candidate)
         return web.Response(status=204)
 
     @takes_engine_token
     async def end(self, request: web.Request) -> web.Response:
         """DELETE: the player goes."""
-        await self._registry.delete(self._find(request).session.session_id)
+        await self._registry.delete(self._find(request).session_id)
         return web.Response(status=200)
 
     @key_in_query
     async def say(self, request: web.Request) -> web.Response:
         """POST …/say: a text to be said as it is."""
-        session, body = self._find(request).session, await read_body(request, Spoken)
+        session, body = self._find(request), await read_body(request, Spoken)
         return _accepted(await session.say(body.text, queue=body.queue))
 
     @key_in_query
     async def ask(self, request: web.Request) -> web.Response:
         """POST …/ask: a question for the language model."""
-        session, body = self._find(request).session, await read_body(request, Spoken)
+        session, body = self._find(request), await read_body(request, Spoken)
         return _accepted(await session.ask(body.text, queue=body.queue))
 
     @key_in_query
     async def interrupt(self, request: web.Request) -> web.Response:
         """POST …/interrupt: silence now."""
-        await self._find(request).session.interrupt()
+        await self._find(request).interrupt()
         return web.Response(status=204)
 
-    def _find(self, request: web.Request) -> _Playback:
-        """The playback in the path. Raises SessionNotFound."""
+    def _find(self, request: web.Request) -> Session:
+        """The session in the path, if a player has it. Raises SessionNotFound."""
         session_id = request.match_info["session_id"]
-        if (playback := self._playbacks.get(session_id)) is None:
+        if session_id not in self._fragments:
             raise SessionNotFound(
                 "There is no player with this address.", advice="It has gone, or the media server was restarted; play again."
             )
-        self._registry.get(session_id)
-        return playback
+        return self._registry.get(session_id)
 
     def _forget_ended(self) -> None:
         living = {session.session_id for session in self._registry.list()}
-        self._playbacks = {session_id: playback for session_id, playback in self._playbacks.items() if session_id in living}
+        self._fragments = {session_id: fragment for session_id, fragment in self._fragments.items() if session_id in living}
 
 
 async def _text(request: web.Request, content_type: str) -> str:
@@ -153,6 +139,10 @@ def ice_server_link(server: IceServer) -> str:
     if server.username and server.credential:
         parts += [f'username="{server.username}"', f'credential="{server.credential}"', 'credential-type="password"']
     return "; ".join(parts)
+
+
+def _etag(fragment: str) -> str:
+    return f'"{fragment}"'
 
 
 def _accepted(turn: int) -> web.Response:
