@@ -16,7 +16,7 @@ from gpuserver.gateway.service_states import state_of
 from gpuserver.gateway.text_form import read_text_form
 from gpuserver.gateway.wire import AvatarHealth, AvatarMade, AvatarsByName, Done, ListedAvatar
 from gpuserver.web.body import query_flag
-from gpuserver.web.interim import while_client_awaits
+from gpuserver.web.interim import while_client_awaits, while_client_stays
 from gpuserver.web.keys import key_in_query, needs_key, public
 from gpuserver.web.passing_on import pass_on
 from gpuserver.web.rate_limit import uncounted
@@ -43,9 +43,9 @@ class AvatarRoutes:
         self._service = service
 
     @needs_key
-    async def list(self, _request: web.Request) -> web.Response:
+    async def list(self, request: web.Request) -> web.Response:
         """GET /api/avatar/list: all avatars, by name."""
-        answer = await self._service.ask("GET", "/v1/avatars", query={"detail": "true"})
+        answer = await while_client_stays(request, self._service.ask("GET", "/v1/avatars", query={"detail": "true"}))
         if not answer.ok:
             return answer.refusal()
         infos = AvatarList.model_validate_json(answer.body).avatars
@@ -93,15 +93,19 @@ class AvatarRoutes:
         """GET /api/avatar/preview/{name}: a JPEG."""
         name = _checked("name", request.match_info["name"])
         kept = {header: request.headers[header] for header in ("If-None-Match", "If-Modified-Since") if header in request.headers}
-        async with self._service.open("GET", f"/v1/avatars/{name}/preview", headers=kept) as answer:
-            return await pass_on(request, answer)
+
+        async def show() -> web.StreamResponse:
+            async with self._service.open("GET", f"/v1/avatars/{name}/preview", headers=kept) as answer:
+                return await pass_on(request, answer)
+
+        return await while_client_stays(request, show())
 
     @needs_key
     async def delete(self, request: web.Request) -> web.Response:
         """DELETE /api/avatar/delete: name as avatar_name or name; ?force=true ends the sessions that show it."""
         query = {"force": "true"} if query_flag(request, "force") else {}
         name = await _name_of(request)
-        answer = await self._service.ask("DELETE", f"/v1/avatars/{name}", query=query)
+        answer = await while_client_stays(request, self._service.ask("DELETE", f"/v1/avatars/{name}", query=query))
         return json_answer(Done(message=f"Avatar {name} is deleted")) if answer.ok else answer.refusal()
 
     @public

@@ -16,6 +16,7 @@ from gpuserver.config import Settings
 from gpuserver.errors import NotFound
 from gpuserver.gateway.lipsync_service import LipSyncService
 from gpuserver.web.body import refuse_content_encoding
+from gpuserver.web.interim import while_client_stays
 from gpuserver.web.keys import KEY_PARAMETER, key_in_query
 from gpuserver.web.origin import called_url
 from gpuserver.web.passing_on import RequestBody, pass_on
@@ -42,13 +43,13 @@ class Proxy:
     @key_in_query
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """One call, both ways."""
-        return await self._pass_on(request)
+        return await while_client_stays(request, self._pass_on(request))
 
     @key_in_query
     @uncounted
     async def poll(self, request: web.Request) -> web.StreamResponse:
         """What existing pages ask several times a second."""
-        return await self._pass_on(request)
+        return await while_client_stays(request, self._pass_on(request))
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         path = _path_of(request)

@@ -9,6 +9,7 @@ from aiohttp import web
 from gpuserver.media_router.worker_client import WorkerAnswer, WorkerClient
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import JSON_LIMIT
+from gpuserver.web.interim import while_client_stays
 from gpuserver.web.keys import KEY_PARAMETER
 from gpuserver.web.passing_on import RequestBody, pass_on, passing_headers
 
@@ -17,7 +18,11 @@ ANSWER_HEADERS = ("Content-Security-Policy", "Location", "X-Voice", "X-Voice-Fal
 
 
 async def forward(request: web.Request, client: WorkerClient) -> web.StreamResponse:
-    """The worker's answer. Raises WorkerGone, Unavailable, and what is wrong with the body."""
+    """The worker's answer. Raises WorkerGone, Unavailable, Cancelled where the client goes away, and what is wrong with the body."""
+    return await while_client_stays(request, _forward(request, client))
+
+
+async def _forward(request: web.Request, client: WorkerClient) -> web.StreamResponse:
     body = RequestBody(request, JSON_LIMIT, f"the limit of {JSON_LIMIT} bytes") if request.body_exists else None
     try:
         async with client.open(

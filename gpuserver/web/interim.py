@@ -1,4 +1,4 @@
-"""Keeps a client waiting: `102 Processing` while long work runs, so that its read time-out does not strike.
+"""Keeps a client waiting: `102 Processing` while long work runs, so that its read time-out does not strike; and ends work nobody waits for.
 
 httpx gives up after 5 s without a byte, curl and aiohttp after longer; all of them skip interim responses (RFC 9110, 15.2).
 """
@@ -42,7 +42,7 @@ async def while_client_waits(request: web.Request, executor: Executor, work: Wor
     cancel = threading.Event()
     future = asyncio.get_running_loop().run_in_executor(executor, work, cancel)
     try:
-        await _attend(request, future, give_up=cancel.set)
+        await _attend(request, future, give_up=cancel.set, interim=True)
     except asyncio.CancelledError:
         cancel.set()
         await asyncio.wait([future])
@@ -52,9 +52,18 @@ async def while_client_waits(request: web.Request, executor: Executor, work: Wor
 
 async def while_client_awaits(request: web.Request, work: Coroutine[None, None, T]) -> T:
     """As while_client_waits, for work that awaits: it is cancelled when the client goes away. Raises Cancelled then."""
+    return await _result(request, work, interim=True)
+
+
+async def while_client_stays(request: web.Request, work: Coroutine[None, None, T]) -> T:
+    """The same without interim responses, for work that answers by itself, or is not expected to take long."""
+    return await _result(request, work, interim=False)
+
+
+async def _result(request: web.Request, work: Coroutine[None, None, T], *, interim: bool) -> T:
     task = asyncio.create_task(work)
     try:
-        await _attend(request, task, give_up=task.cancel)
+        await _attend(request, task, give_up=task.cancel, interim=interim)
     finally:
         if not task.done():
             task.cancel()
@@ -64,13 +73,13 @@ async def while_client_awaits(request: web.Request, work: Coroutine[None, None, 
     return task.result()
 
 
-async def _attend(request: web.Request, work: asyncio.Future[T], give_up: Callable[[], object]) -> None:
-    """Until the work has ended: tell the client that it goes on; give_up where there is no client any more."""
+async def _attend(request: web.Request, work: asyncio.Future[T], *, give_up: Callable[[], object], interim: bool) -> None:
+    """Until the work has ended: give_up where there is no client any more; interim: tell it meanwhile that the work goes on."""
     while not (await asyncio.wait([work], timeout=INTERVAL_SECONDS))[0]:
         transport = request.transport
         if transport is None or transport.is_closing():
             give_up()
-        elif _skips_interim(request):
+        elif interim and _skips_interim(request):
             transport.write(PROCESSING)
 
 

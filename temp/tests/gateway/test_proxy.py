@@ -128,3 +128,44 @@ async def test_a_service_that_breaks_off_in_its_answer_leaves_the_client_with_a_
 async def test_a_resource_of_the_service_is_named_as_the_client_reaches_it(rig: Rig, location: str, seen: str | None) -> None:
     answer = await rig.client.post("/api/avatar/webrtc/whep/anna", params={"location": location})
     assert answer.headers.get("Location") == seen
+
+
+class SilentService:
+    """Takes calls and answers none. called: a call has arrived; left: its caller has gone again."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.called.set()
+        await reader.read()
+        self.left.set()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "webrtc/offer"),
+        ("POST", "webrtc/is_speaking"),
+        ("GET", "list"),
+        ("GET", "preview/anna"),
+        ("DELETE", "delete?name=anna"),
+    ],
+)
+async def test_a_call_of_a_silent_service_ends_with_its_client(
+    make_settings: MakeSettings, tmp_path: Path, method: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuserver.web.interim.INTERVAL_SECONDS", 0.02)
+    service = SilentService()
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, gateway_rig(make_settings, tmp_path, lipsync_service_url=f"http://127.0.0.1:{port}") as rig:
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
+        writer.write(f"{method} /api/avatar/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode())
+        await asyncio.wait_for(service.called.wait(), PATIENCE)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.wait_for(service.left.wait(), PATIENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -15,7 +15,7 @@ from pytest_aiohttp.plugin import AiohttpServer
 
 from gpuserver.errors import Cancelled
 from gpuserver.web import interim
-from gpuserver.web.interim import while_client_awaits, while_client_waits
+from gpuserver.web.interim import while_client_awaits, while_client_stays, while_client_waits
 
 
 class SlowWork:
@@ -129,10 +129,14 @@ async def test_work_is_cancelled_when_its_client_goes_away(aiohttp_server: Aioht
     assert work.cancelled
 
 
+Attend = Callable[[web.Request, Coroutine[None, None, str]], Awaitable[str]]
+
+
 class SlowAnswer:
     """A fake of long work that awaits: ends when it is told to, and tells whether it was cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, attend: Attend = while_client_awaits) -> None:
+        self.attend = attend
         self.started = asyncio.Event()
         self.may_end = asyncio.Event()
         self.ended_with: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -149,7 +153,7 @@ class SlowAnswer:
     def app(self) -> web.Application:
         async def handler(request: web.Request) -> web.Response:
             try:
-                return web.Response(text=await while_client_awaits(request, self()))
+                return web.Response(text=await self.attend(request, self()))
             except Cancelled:
                 self.ended_with.result()
                 raise web.HTTPBadRequest from None
@@ -174,11 +178,23 @@ async def test_work_that_awaits_keeps_its_client_waiting_too(aiohttp_server: Aio
     assert b"HTTP/1.1 200 OK" in answer
 
 
+async def test_work_that_answers_by_itself_gets_no_interim_answers(aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.01)
+    server = await aiohttp_server(SlowAnswer(while_client_stays).app())
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.1)
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("attend", [while_client_awaits, while_client_stays])
 async def test_work_that_awaits_is_cancelled_when_its_client_goes_away(
-    aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch
+    aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch, attend: Attend
 ) -> None:
     monkeypatch.setattr(interim, "INTERVAL_SECONDS", 0.01)
-    work = SlowAnswer()
+    work = SlowAnswer(attend)
     server = await aiohttp_server(work.app())
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n")
