@@ -141,7 +141,7 @@ class SessionRegistry:
         if most is not None and self.taken >= most:
             raise Full(
                 f"The lips of {most} sessions are as many as can be drawn here in time, and {self.taken} are there.",
-                advice="Wait for a session to end, or give the server a faster GPU or more of them.",
+                advice="Wait for a session to end, or give the server more to draw with: CPU cores, or for MuseTalk GPUs.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gpuserver.musetalk.rendering.ladder import Step
 
 _MEMORY = 500  # frames after which a measurement counts half
 _ENOUGH = 100  # frames until a measurement counts at all: the first ones of an avatar are slow
+_FRESH_SECONDS = 60.0  # without frames; after that a measurement may be of a time when the machine was busy with something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +87,37 @@ class Tally:
 
 
 class Speed:
-    """Frames per second of work, a running mean that forgets: 500 frames later a measurement counts half."""
+    """Frames per second of work, a running mean that forgets: 500 frames later a measurement counts half, 60 s after the last one nothing.
 
-    def __init__(self, seed: float | None = None):
-        self._frames = 0.0 if seed is None else float(_ENOUGH)
-        self._seconds = 0.0 if seed is None else _ENOUGH / seed
+    seed: what was measured beforehand; None where nothing was.
+    """
+
+    def __init__(self, clock: Callable[[], float], seed: float | None = None):
+        self._clock = clock
+        self._seed = seed
+        self._noted_at = clock()
+        self._frames, self._seconds = self._seeded()
 
     def note(self, frames: int, seconds: float) -> None:
         """So many frames took so many seconds, waiting for work left out."""
+        if self._is_stale:
+            self._frames, self._seconds = self._seeded()
         kept = 0.5 ** (frames / _MEMORY)
         self._frames = self._frames * kept + frames
         self._seconds = self._seconds * kept + seconds
+        self._noted_at = self._clock()
 
     @property
     def frames_per_second(self) -> float | None:
         """None while too little was measured."""
+        if self._is_stale:
+            return self._seed
         return self._frames / self._seconds if self._frames >= _ENOUGH and self._seconds > 0 else None
+
+    @property
+    def _is_stale(self) -> bool:
+        return self._clock() - self._noted_at > _FRESH_SECONDS
+
+    def _seeded(self) -> tuple[float, float]:
+        """What counts before anything is noted: frames, seconds."""
+        return (0.0, 0.0) if self._seed is None else (float(_ENOUGH), _ENOUGH / self._seed)

@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self, engine: LipSyncEngine, counter: Counter, clock: Callable[[], float], speed: float | None = None):
         self.engine = engine
-        self.speed = Speed(speed)
+        self.speed = Speed(clock, speed)
         self._counter = counter
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name=f"renderer {engine.name}", daemon=True)
