@@ -114,6 +114,13 @@ class IceConnection(Connection):
         if self._nominated.get(COMPONENT) is not before:
             self._heard = self._now()
 
+    def request_received(self, message: stun.Message, addr: Address, protocol: StunProtocol) -> None:
+        """A check without a priority is no check (RFC 8445, section 7.1.1); aioice would fail on it, perhaps only when it connects."""
+        if "PRIORITY" in message.attributes:
+            super().request_received(message, addr, protocol)
+        else:
+            self.respond_error(message, addr, protocol, (400, "Bad Request"))
+
     def check_incoming(self, message: stun.Message, addr: Address, protocol: StunProtocol) -> None:
         """A signed check of the client: answered like any, and followed if the address in use has fallen silent."""
         self._make_room()

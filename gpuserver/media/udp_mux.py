@@ -18,6 +18,8 @@ from gpuserver.media.udp_socket import Address, UdpSocket
 
 BINDING_REQUEST, STUN_RESPONSE = b"\x00\x01", b"\x01"  # first bytes; DTLS begins with 20 to 63, RTP with 128 to 191 (RFC 7983)
 USERNAME = 0x0006
+MAX_REQUEST_BYTES = 1500  # of an Ethernet frame; STUN is not fragmented (RFC 8489, section 6.1)
+MAX_ATTRIBUTES = 16  # that are looked through for a USERNAME, which browsers put first
 MAX_ADDRESSES = 8  # per connection
 ADDRESS_SECONDS = 60.0  # an address that has signed nothing for so long is forgotten; living clients sign every 5 s
 MAX_QUESTIONS = 256  # requests per connection whose answers are recognised
@@ -81,7 +83,7 @@ class UdpMux:
 
     def _receive(self, data: bytes, sender: Address) -> None:
         if data[:2] == BINDING_REQUEST:
-            leg = self._legs.get(username_fragment(data))
+            leg = self._legs.get(username_fragment(data)) if len(data) <= MAX_REQUEST_BYTES else None
             if leg is not None and not is_signed(data, leg.key):
                 self._counts.forged += 1
                 return
@@ -182,7 +184,9 @@ def is_signed(request: bytes, key: bytes) -> bool:
 def username_fragment(request: bytes) -> str:
     """Whom a STUN request is for: what stands before the colon of its USERNAME; empty where there is none."""
     at = 20
-    while at + 4 <= len(request):
+    for _ in range(MAX_ATTRIBUTES):
+        if at + 4 > len(request):
+            break
         kind, size = struct.unpack_from("!HH", request, at)
         if kind == USERNAME:
             return request[at + 4 : at + 4 + size].partition(b":")[0].decode("ascii", "replace")

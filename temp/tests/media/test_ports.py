@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aioice
 import pytest
 from aioice import Candidate, stun
 from aioice.ice import CandidatePair, get_host_addresses
@@ -180,6 +181,21 @@ async def test_a_client_that_moves_without_end_takes_no_more_room() -> None:
     assert len(connection._remote_candidates) <= 2 * MAX_PAIRS
     assert (LAN, 4 * MAX_PAIRS - 1) in {pair.remote_addr for pair in connection._check_list}
     await connection.close()
+
+
+async def test_a_signed_check_without_a_priority_is_answered_and_changes_nothing() -> None:
+    connection, stranger = IceConnection(IceNetwork(AnyPort()), None, None), aioice.Connection(ice_controlling=True)
+    await asyncio.gather(connection.gather_candidates(), stranger.gather_candidates())
+    asking = next(each for each in stranger._protocols if each.local_candidate.host == LAN)
+    ours = next(each for each in connection.local_candidates if each.host == LAN)
+    connection.remote_username, connection.remote_password = stranger.local_username, stranger.local_password
+    check = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    check.attributes["USERNAME"] = f"{connection.local_username}:{stranger.local_username}"
+    check.add_message_integrity(connection.local_password.encode())
+    with pytest.raises(stun.TransactionFailed, match="400"):
+        await asking.request(check, (ours.host, ours.port))
+    assert (list(connection._early_checks), connection._remote_candidates) == ([], [])
+    await asyncio.gather(connection.close(), stranger.close())
 
 
 async def test_each_session_has_a_port_of_the_range_until_there_is_none_left() -> None:

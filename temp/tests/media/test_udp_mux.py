@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 from aioice import stun
 
-from gpuserver.media.udp_mux import ADDRESS_SECONDS, MAX_ADDRESSES, MAX_QUESTIONS, MuxCounts, UdpMux, username_fragment
+from gpuserver.media.udp_mux import (
+    ADDRESS_SECONDS,
+    MAX_ADDRESSES,
+    MAX_ATTRIBUTES,
+    MAX_QUESTIONS,
+    USERNAME,
+    MuxCounts,
+    UdpMux,
+    username_fragment,
+)
 from gpuserver.media.udp_socket import Address
 
 PASSWORD = "p" * 22
@@ -152,6 +161,17 @@ async def test_a_flood_of_unknown_names_is_counted_and_leaves_nothing(mux: UdpMu
     with pytest.raises(TimeoutError):  # nobody is answered, so that nobody else can be flooded through us
         async with asyncio.timeout(0.05):
             await client.hear()
+
+
+async def test_a_request_that_no_client_sends_is_not_looked_through(mux: UdpMux, client: Client) -> None:
+    inbox = Inbox()
+    mux.join("ours", PASSWORD, inbox)
+    empty, name = struct.pack("!HH", 0x8022, 0), struct.pack("!HH", USERNAME, 4) + b"ours"
+    header = struct.pack("!HHI12s", 1, 0, 0x2112A442, bytes(12))
+    await client.tell(header + name + empty * 4000, header + empty * MAX_ATTRIBUTES + name)
+    assert mux._counts == MuxCounts(unknown=2)
+    await client.tell(header + empty * (MAX_ATTRIBUTES - 1) + name)
+    assert mux._counts == MuxCounts(unknown=2, forged=1)
 
 
 async def test_an_answer_finds_the_connection_that_has_asked_for_it(mux: UdpMux, client: Client) -> None:
