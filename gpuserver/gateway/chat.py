@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from gpuserver.pipeline.language_model import ReportingModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.streams import closing
 from gpuserver.web.body import read_body
+from gpuserver.web.event_stream import tell_while_heard
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import needs_key, public
 
@@ -52,16 +52,7 @@ class ChatRoutes:
         question = await read_body(request, ChatRequest)
         model = await self._model.get()
         async with sse_response(request, allow_all_methods=True, sep="\n", ping_interval=HEARTBEAT_SECONDS) as stream:
-            telling = asyncio.create_task(_tell(model, question, stream))
-            gone = asyncio.create_task(stream.wait())
-            try:
-                await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (telling, gone):
-                    task.cancel()
-                await asyncio.wait([telling, gone])
-            if not telling.cancelled():
-                telling.result()
+            await tell_while_heard(stream, _tell(model, question, stream))
         return stream
 
     @needs_key
@@ -108,8 +99,6 @@ async def _tell(model: ReportingModel, question: ChatRequest, stream: EventSourc
             async for token in tokens:
                 await stream.send(_piece(token, is_first=is_first).model_dump_json(exclude_none=True))
                 is_first = False
-    except ConnectionResetError:  # the client is gone
-        return
     except GpuserverError as error:
         await stream.send(json.dumps(error.problem()), event="error")
     await stream.send(END)

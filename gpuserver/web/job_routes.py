@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from gpuserver.web.event_stream import tell_while_heard
 from gpuserver.web.jobs import Job, Jobs
 from gpuserver.web.keys import key_in_query, needs_key
 
@@ -50,14 +50,7 @@ class JobRoutes:
         """GET /v1/jobs/{job_id}/events: an event `job` with the whole job now and after every change; ends with the job."""
         job = self._jobs.get(request.match_info["job_id"])
         async with sse_response(request, ping_interval=HEARTBEAT_SECONDS) as stream:
-            telling = asyncio.create_task(_tell(job, stream))
-            gone = asyncio.create_task(stream.wait())
-            try:
-                await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (telling, gone):
-                    task.cancel()
-                await asyncio.gather(telling, gone, return_exceptions=True)
+            await tell_while_heard(stream, _tell(job, stream))
         return stream
 
     @needs_key

@@ -35,6 +35,12 @@ class Ending:
     code: int
     said: str
 
+    def raise_told(self, errors: Mapping[str, type[GpuserverError]]) -> None:
+        """Raise the error that the child has told of, if it is one of these, by their slugs."""
+        problem = self.outcome.get("error")
+        if isinstance(problem, dict) and problem.get("slug") in errors:
+            raise errors[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]), extra=problem.get("extra"))
+
 
 def run_child(
     command: Sequence[str],

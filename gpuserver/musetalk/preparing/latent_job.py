@@ -61,8 +61,6 @@ def run_latent_preparation(
 def _result(ending: Ending) -> MuseTalkPreparation:
     if ending.code == 0 and "result" in ending.outcome:
         return MuseTalkPreparation.model_validate(ending.outcome["result"])
-    problem = ending.outcome.get("error")
-    if isinstance(problem, dict) and problem.get("slug") in _ERRORS:
-        raise _ERRORS[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]), extra=problem.get("extra"))
+    ending.raise_told(_ERRORS)
     _log.warning("preparation for MuseTalk ended with code %s: %s", ending.code, ending.said)
     raise GpuserverError("The preparation of the avatar for MuseTalk failed.", advice="The server's log says why.")

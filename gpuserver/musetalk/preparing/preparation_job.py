@@ -80,9 +80,7 @@ def run_preparation(
 def _result(ending: Ending) -> AvatarInfo:
     if ending.code == 0 and "result" in ending.outcome:
         return AvatarInfo.model_validate(ending.outcome["result"])
-    problem = ending.outcome.get("error")
-    if isinstance(problem, dict) and problem.get("slug") in _ERRORS:
-        raise _ERRORS[problem["slug"]](str(problem["detail"]), advice=str(problem["advice"]), extra=problem.get("extra"))
+    ending.raise_told(_ERRORS)
     _log.warning("preparation ended with code %s: %s", ending.code, ending.said)
     if ending.code == -signal.SIGXCPU:
         raise VideoLimitExceeded("The video took too much computing time to prepare.")
