@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gpuserver.wire import IceCandidate, ShortText, SpokenText, Strict, Tolerant
+from gpuserver.wire import IceCandidate, NullIsAbsent, ShortText, SpokenText, Strict, Tolerant
 
 # ---------------------------------------------------------------- client to server
 
 
-class Ask(Strict):
+class Ask(NullIsAbsent, Strict):
     """A question for the language model. queue: append instead of replacing the running Turn."""
 
     type: Literal["ask"]
@@ -19,7 +19,7 @@ class Ask(Strict):
     queue: bool = False
 
 
-class Say(Strict):
+class Say(NullIsAbsent, Strict):
     """Text to be spoken as it is."""
 
     type: Literal["say"]
@@ -38,7 +38,7 @@ class Interrupt(Strict):
     type: Literal["interrupt"]
 
 
-class Configure(Strict):
+class Configure(NullIsAbsent, Strict):
     """How the answers from the next one on are thought and spoken; replaces what the session was created with."""
 
     type: Literal["configure"]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from gpuserver.wire import AvatarId, ShortText, SpokenText, Strict, Tolerant
+from gpuserver.wire import AvatarId, NullIsAbsent, ShortText, SpokenText, Strict, Tolerant
 
 LAST_NUMBER = 2**53 - 1  # the largest integer that JavaScript's numbers hold exactly
 MOST_AUDIO_BYTES = 64 * 1024**2  # of POST /humanaudio; five minutes of 48 kHz stereo WAV are 58 MB
@@ -31,7 +31,7 @@ SessionNumber = Annotated[
 ]
 
 
-class LiveTalkingOffer(Tolerant):
+class LiveTalkingOffer(NullIsAbsent, Tolerant):
     """POST /offer. avatar: the newest one where it is missing. refaudio: the name of a voice."""
 
     sdp: Annotated[str, Field(min_length=1, max_length=64_000)]
@@ -48,7 +48,7 @@ class LiveTalkingAnswer(Tolerant):
     sessionid: int
 
 
-class OfSession(Tolerant):
+class OfSession(NullIsAbsent, Tolerant):
     """POST /interrupt_talk, /is_speaking."""
 
     sessionid: SessionNumber
@@ -86,7 +86,7 @@ class Outcome(Tolerant):
 # ---------------------------------------------------------------- WHEP
 
 
-class Spoken(Strict):
+class Spoken(NullIsAbsent, Strict):
     """POST /whep/sessions/{session_id}/say and …/ask. queue: append instead of replacing what is being said."""
 
     text: SpokenText

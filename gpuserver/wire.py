@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 AVATAR_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -48,6 +48,28 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def _allow_null(schema: dict[str, Any]) -> None:
+    """Say in the schema what NullIsAbsent does."""
+    for name, shape in schema["properties"].items():
+        if name not in schema.get("required", ()) and {"type": "null"} not in shape.get("anyOf", ()):
+            kept = {key: shape.pop(key) for key in ("default", "title") if key in shape}
+            schema["properties"][name] = {"anyOf": [shape, {"type": "null"}], **kept}
+
+
+class NullIsAbsent(BaseModel):
+    """Of a request: null in a field that may be left out means that it is. Many JSON clients write it so."""
+
+    model_config = ConfigDict(json_schema_extra=_allow_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, sent: object) -> object:
+        if not isinstance(sent, dict):
+            return sent
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in sent.items() if value is not None or name not in optional}
+
+
 # ---------------------------------------------------------------- avatars
 
 
@@ -60,7 +82,7 @@ class AvatarProfile(Tolerant):
     avatar_model: ShortText = ""  # the one asked for; `engine` is the one that was used
 
 
-class CreateAvatar(AvatarProfile):
+class CreateAvatar(NullIsAbsent, AvatarProfile):
     """POST /v1/avatars."""
 
     avatar_id: AvatarId
@@ -173,7 +195,7 @@ class HistoryItem(Strict):
     content: Annotated[str, Field(max_length=32_000)]
 
 
-class CreateSession(Tolerant):
+class CreateSession(NullIsAbsent, Tolerant):
     """POST /v1/sessions."""
 
     tutor_id: Reference

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, RootModel
 
-from gpuserver.wire import HistoryItem, ShortText, Strict
+from gpuserver.wire import HistoryItem, NullIsAbsent, ShortText, Strict
 
 HISTORY_BYTES = 32_000  # of all items' contents together, as UTF-8
 HISTORY_ITEMS = 50
@@ -24,7 +24,7 @@ def _check_size(history: list[HistoryItem]) -> list[HistoryItem]:
 History = Annotated[list[HistoryItem], Field(default_factory=list, max_length=HISTORY_ITEMS), AfterValidator(_check_size)]
 
 
-class ChatRequest(Strict):
+class ChatRequest(NullIsAbsent, Strict):
     """POST /api/chat/completion and /api/chat/stream. conversation_history: what was said before, the oldest first."""
 
     message: Annotated[str, Field(min_length=1, max_length=32_000)]

@@ -23,7 +23,7 @@ from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.voice import NAMES, StartedVoice
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import needs_key
-from gpuserver.wire import ShortText, Strict, Tolerant
+from gpuserver.wire import NullIsAbsent, ShortText, Strict, Tolerant
 
 MOST_AT_ONCE = 8  # texts that are being spoken
 LONGEST = 4096  # characters, as OpenAI has it
@@ -36,7 +36,7 @@ ANY_VOICE = frozenset(
 log = structlog.get_logger(__name__)
 
 
-class SpeechRequest(Tolerant):
+class SpeechRequest(NullIsAbsent, Tolerant):
     """POST /v1/audio/speech. model: "tts-1" and the like, or one of GET /tts/models. voice: one of GET /v1/voices, or OpenAI's names."""
 
     input: Annotated[str, Field(min_length=1, max_length=LONGEST)]

@@ -90,6 +90,24 @@ def test_every_request_and_every_answer_with_a_body_has_an_example_that_fits_its
     assert checked > 100
 
 
+@pytest.mark.parametrize("name", [*NAMES, "gateway"])
+def test_null_may_stand_for_every_field_of_json_that_may_be_left_out(documents: dict[str, dict[str, Any]], name: str) -> None:
+    document = documents[name]
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            media_type = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if media_type is not None:
+                schema = document["components"]["schemas"][media_type["schema"]["$ref"].rpartition("/")[2]]
+                shortest = {field: value for field, value in _an_example(media_type).items() if field in schema.get("required", ())}
+                nulls = dict.fromkeys(schema["properties"].keys() - shortest.keys())
+                assert _faults(document, media_type["schema"], nulls | shortest) == [], (method, path)
+
+
+def _an_example(media_type: dict[str, Any]) -> dict[str, Any]:
+    example: dict[str, Any] = next(iter(media_type["examples"].values()))["value"]
+    return example
+
+
 def test_an_example_that_does_not_fit_is_found(documents: dict[str, dict[str, Any]]) -> None:
     schema = {"$ref": "#/components/schemas/CreateAvatar"}
     assert _faults(documents["management"], schema, {"avatar_id": "ms lee", "video_path": "x"})

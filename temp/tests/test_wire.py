@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gpuserver.messages import Ask, ClientMessage, LegacyText, WebRtcIceCandidate
+from gpuserver.gateway.wire import ChatRequest
+from gpuserver.media.speech_service import SpeechRequest
+from gpuserver.messages import Ask, ClientMessage, Configure, LegacyText, Say, WebRtcIceCandidate
+from gpuserver.player_wire import Human, LiveTalkingOffer, SetAudiotype, Spoken
 from gpuserver.wire import AvatarInfo, CreateAvatar, CreateSession, check_avatar_id
 
 CLIENT_MESSAGE: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
@@ -88,3 +93,28 @@ def test_avatar_info_survives_its_own_json() -> None:
         '{"source_frames": 1, "used_frames": 1, "frames_without_face": 0, "face_width": 1, "mouth_width": 1, "mouth_opening_at_rest": 0.0}}'
     )
     assert AvatarInfo.model_validate_json(info.model_dump_json()) == info
+
+
+# Each request that has fields that may be left out, without them.
+SHORTEST: list[tuple[type[BaseModel], dict[str, object]]] = [
+    (CreateAvatar, {"avatar_id": "a", "video_path": "/tmp/a.mp4"}),
+    (CreateSession, {"tutor_id": 1, "student_id": "s1"}),
+    (ChatRequest, {"message": "hi"}),
+    (SpeechRequest, {"input": "hi"}),
+    (LiveTalkingOffer, {"sdp": "v=0", "type": "offer"}),
+    (Human, {"sessionid": 1, "text": "hi", "type": "echo"}),
+    (SetAudiotype, {"sessionid": 1, "audiotype": 1}),
+    (Spoken, {"text": "hi"}),
+    (Ask, {"type": "ask", "text": "hi"}),
+    (Say, {"type": "say", "text": "hi"}),
+    (Configure, {"type": "configure"}),
+]
+
+
+@pytest.mark.parametrize(("model", "body"), SHORTEST)
+def test_null_stands_for_what_may_be_left_out_and_for_nothing_else(model: type[BaseModel], body: dict[str, object]) -> None:
+    nulls = dict.fromkeys(model.model_fields.keys() - body.keys())
+    assert nulls
+    assert model.model_validate_json(json.dumps(nulls | body)) == model.model_validate_json(json.dumps(body))
+    with pytest.raises(ValidationError):
+        model.model_validate_json(json.dumps(body | dict.fromkeys(body)))
