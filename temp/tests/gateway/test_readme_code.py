@@ -48,6 +48,13 @@ async def test_the_curl_lines_do_what_they_say(make_settings: MakeSettings, tmp_
         assert rig.service.manager.ids() == []
     assert "What is a prime number?" in completed
     assert streamed.endswith("data: [DONE]\n\n")
-    assert '"avatar_id":"ms_lee"' in created
+    assert '"avatar_id":"mr_kim"' in created
     assert "Teaches algebra" in listed
     assert ("is loaded" in started, "is deleted" in deleted) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_who_follows_the_readme_from_top_to_bottom_meets_no_avatar_that_exists(name: str) -> None:
+    text = README.with_name(name).read_text(encoding="utf-8")
+    made = re.findall(r"(?:/avatars/upload -F avatar_id=|/avatar/create -F name=|data=\{\"name\": \")(\w+)", text)
+    assert len(made) == len(set(made)) == 3
