@@ -151,6 +151,14 @@ class IceConnection(Connection):
             await asyncio.wait([self._following])
         await super().close()
 
+    def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
+        """Plan checks between our addresses and one that the client names; MAX_PAIRS in all."""
+        for protocol in self._protocols:
+            if len(self._check_list) >= MAX_PAIRS:
+                return
+            if may_send_to(protocol.local_candidate, remote_candidate) and not self._find_pair(protocol, remote_candidate):
+                self._check_list.append(CandidatePair(protocol, remote_candidate))
+
     def _make_room(self) -> None:
         """However often a client moves, no more than MAX_PAIRS pairs are kept, the one in use among them."""
         used = self._nominated.get(COMPONENT)
@@ -226,6 +234,20 @@ class IceConnection(Connection):
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def may_send_to(ours: Candidate, named: Candidate) -> bool:
+    """Whether a client may make us send to the address that it names, before anything has come from there.
+
+    From this machine's own addresses not to its loopback, its link or what routes nowhere: no browser needs it, since one that is there
+    shows itself by its own checks. To whom a relay may send is for the TURN server to say.
+    """
+    if not ours.can_pair_with(named):
+        return False
+    address = ipaddress.ip_address(named.host)
+    is_mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    is_local = address.is_loopback or address.is_link_local or address.is_reserved or is_mapped
+    return ours.type == "relay" or not (is_local or ours.host in LOOPBACK)
 
 
 def host_candidate(address: str, port: int, *, preference: int = 65_534) -> Candidate:

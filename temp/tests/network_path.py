@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from types import TracebackType
 
+from aioice.ice import get_host_addresses
+
 Address = tuple[str, int]
+
+LAN = get_host_addresses(use_ipv4=True, use_ipv6=False)[0]  # an address of this machine that is not loopback
+
+
+def free_port() -> int:
+    """A UDP port that nothing uses there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((LAN, 0))
+        return int(probe.getsockname()[1])
 
 
 class NetworkPath:
-    """A router with address translation in front of one client. `async with NetworkPath(host) as path`; then path.through(answer)."""
+    """A router with address translation in front of one client: `async with` it; then path.behind(offer) and path.through(answer)."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -29,6 +41,11 @@ class NetworkPath:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for side in (self._inside, *self._outside):
             side.close()
+
+    @staticmethod
+    def behind(offer: str) -> str:
+        """The client's SDP offer without its addresses, which are those of a network of its own: the server finds no other way."""
+        return re.sub(r"a=candidate:.*\r\n", "", offer)
 
     def through(self, answer: str) -> str:
         """The server's SDP answer with this path in the place of its first UDP address, and none besides."""

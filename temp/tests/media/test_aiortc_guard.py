@@ -286,6 +286,8 @@ def test_what_our_ice_replaces_and_reads_is_there() -> None:
         ("gather_candidates", "get_component_candidates"),
         ("connect", "query_consent"),
         ("request_received", "check_incoming"),
+        ("_add_remote_candidate", "_pair_remote_candidate"),
+        ("connect", "_pair_remote_candidate"),
     ):
         assert f"self.{name}(" in inspect.getsource(getattr(aioice.ice.Connection, caller)), f"{caller}() no longer calls {name}()"
     assert "self.check_complete(" in inspect.getsource(aioice.ice.Connection.check_start)
