@@ -56,5 +56,5 @@ async def test_the_curl_lines_do_what_they_say(make_settings: MakeSettings, tmp_
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_who_follows_the_readme_from_top_to_bottom_meets_no_avatar_that_exists(name: str) -> None:
     text = README.with_name(name).read_text(encoding="utf-8")
-    made = re.findall(r"(?:/avatars/upload -F avatar_id=|/avatar/create -F name=|data=\{\"name\": \")(\w+)", text)
+    made = re.findall(r'(?:/avatars/upload -F avatar_id=|/avatar/create -F name=|/avatar/create", data=\{"name": ")(\w+)', text)
     assert len(made) == len(set(made)) == 3
