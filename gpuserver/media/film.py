@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -145,7 +146,8 @@ class FilmStage:
         self._playout.cancel(generation)
 
     async def started(self, generation: Generation) -> float | None:
-        return await self._playout.started(generation)
+        """When the first sample was filmed: by the clock on the wall, as everywhere, not the film's own."""
+        return None if await self._playout.started(generation) is None else time.monotonic()
 
     async def drained(self, generation: Generation) -> Played:
         return await self._playout.drained(generation)

@@ -3,6 +3,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import structlog
 from fakes import FakeEngine, FakeVoice, fake_avatar, mouth_luma
 
 from gpuserver.domain import Viseme
@@ -50,6 +51,13 @@ async def test_the_sound_is_where_the_report_says(tmp_path: Path) -> None:
     audible = np.flatnonzero(np.abs(sound) > 0.01) / 48_000
     assert audible[0] == pytest.approx(report.speech_from, abs=0.03)
     assert audible[-1] == pytest.approx(report.speech_to - 0.04, abs=0.04)
+
+
+async def test_the_log_times_a_filmed_answer_from_when_it_was_asked(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await film(tmp_path)
+    (ended,) = [line for line in logs if line["event"] == "turn_ended"]
+    assert 0 <= ended["ms"]["first_packet"] <= ended["ms"]["done"]
 
 
 async def test_the_driving_visemes_are_told_in_the_films_own_time(tmp_path: Path) -> None:
