@@ -11,13 +11,16 @@ picture are in sync by construction.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpuserver.errors import DeviceLost
 
 FPS = 25
 FRAME_SECONDS = 1 / FPS  # 0.040 s
@@ -327,6 +330,30 @@ class PipelinedEngine(LipSyncEngine, Protocol):
     def begin(self, jobs: Sequence[MouthJob]) -> Drawing:
         """Give the device a batch and return at once. Called from several threads; crops() may be called from another."""
         ...
+
+
+@runtime_checkable
+class QueueingEngine(LipSyncEngine, Protocol):
+    """An engine in another process, where the jobs of several processes wait in one queue. max_batch: how many it takes now."""
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """How many this process may count on; None before that is known."""
+        ...
+
+    def wait_for_room(self) -> bool:
+        """Until it takes a job. False: the other process is gone, or close() was called."""
+        ...
+
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
+        """The crop to come; cancelled if the job's generation is, with DeviceLost if the process ends. Raises DeviceLost."""
+        ...
+
+    def when_lost(self, tell: Callable[[DeviceLost], None]) -> None:
+        """Call this when the process is gone, after what was on its way has failed."""
+        ...
+
+    def close(self) -> None: ...
 
 
 # ---------------------------------------------------------------- one answer
