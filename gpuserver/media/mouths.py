@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 
 import structlog
 
 from gpuserver.domain import Avatar
-from gpuserver.musetalk.engines import Engines
+from gpuserver.musetalk.engines import Engines, LoadDevices
 from gpuserver.musetalk.renderer import RenderChange, Renderer
 from gpuserver.musetalk.rendering.ladder import Ladder, Step
 from gpuserver.pipeline.loading import load_in_background
@@ -24,6 +25,7 @@ OVERLOAD = {
 RESTORED = ("mouths_full", "The lips are drawn in full again.")
 RESTORED_AFTER_LOSS = ("mouths_full", "Lips move 25 times a second, drawn by the simpler engine.")
 HEARING_THREADS = 8  # as many sentences as Whisper hears at a time. Not the event loop's threads: every connection's sound is encoded there
+LOST = "The GPU's process has ended."
 NOT_PREPARED = "This avatar is not prepared for MuseTalk yet: the warp engine draws the lips."
 
 
@@ -36,7 +38,8 @@ class Mouths:
         self.renderer = Renderer(engines.spare, ladder=Ladder(), on_change=self._on_change)
         self._standing = standing
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._loading: asyncio.Future[None] | None = None
+        self._loading: dict[LoadDevices, asyncio.Future[None]] = {}
+        self._closed = False
         self._unprepared: set[str] = set()  # avatar ids that the log has named; as many as there are avatars
 
     def start(self) -> None:
@@ -44,13 +47,15 @@ class Mouths:
         self.renderer.start()
         if self.engines.loading:
             self._say_engine()
-            self._loading = load_in_background(lambda: self.engines.load(self.renderer), "engines")
-            self._loading.add_done_callback(self._loaded)
+        for source in self.engines.sources:
+            self._load(source)
 
     async def aclose(self) -> None:
-        if self._loading is not None:
-            self._loading.cancel()
+        self._closed = True
+        for loading in self._loading.values():
+            loading.cancel()
         await asyncio.to_thread(self.renderer.close)
+        await asyncio.to_thread(self.engines.close)
         await asyncio.to_thread(self.hearing.shutdown)
 
     def engine_for(self, avatar: Avatar) -> tuple[str, str | None]:
@@ -82,13 +87,29 @@ class Mouths:
 
     # ------------------------------------------------------------ what is told
 
-    def _loaded(self, loading: asyncio.Future[None]) -> None:
+    def _load(self, source: LoadDevices) -> None:
+        self._loading[source] = load_in_background(lambda: self.engines.load(source, self.renderer), "engines")
+        self._loading[source].add_done_callback(partial(self._loaded, source))
+
+    def _loaded(self, source: LoadDevices, loading: asyncio.Future[None]) -> None:
         if loading.cancelled():
             return
+        del self._loading[source]
         if error := loading.exception():
             log.error("engine_failed", exc_info=error)
             self.engines.fall_back("MuseTalk cannot be loaded because of a fault in the server.")
         self._say_engine()
+        if source in self.engines.lost:  # already
+            self._note_loss(LOST)
+
+    def _note_loss(self, reason: str) -> None:
+        """The spare engine draws, if nothing else is left; what comes back is waited for."""
+        if self.engines.name == self.engines.wanted and not self.renderer.stats().engines[:-1]:
+            self.engines.fall_back(reason)
+            self._say_engine()
+        for source in self.engines.lost:
+            if source not in self._loading and not self._closed:
+                self._load(source)
 
     def _on_change(self, change: RenderChange) -> None:
         """Called in the renderer's threads."""
@@ -98,9 +119,7 @@ class Mouths:
     def _tell(self, change: RenderChange) -> None:
         if change.device_lost is not None:
             log.error("device_lost", reason=change.device_lost, engine=change.engine)
-            if change.engine == self.engines.spare.name and not self.renderer.stats().engines[:-1]:
-                self.engines.fall_back(change.device_lost)
-                self._say_engine()
+            self._note_loss(change.device_lost)
         log.warning("mouths", step=change.step, engine=change.engine)
         if change.step in OVERLOAD:
             self._standing.say("mouths", *OVERLOAD[change.step])

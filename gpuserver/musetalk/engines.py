@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import structlog
 
 from gpuserver.config import Settings
 from gpuserver.domain import Floats, LipSyncEngine, Listener
 from gpuserver.errors import GpuserverError
+from gpuserver.musetalk.render_service.remote_device import RemoteDevice
 from gpuserver.musetalk.renderer import Device, Renderer
 from gpuserver.musetalk.rendering.paired_engines import Pair, SpareOfPair, network_of_pair
 from gpuserver.musetalk.warp.warp_engine import WarpEngine
@@ -21,26 +25,44 @@ LOADING = "MuseTalk is being loaded; until it is ready, the warp engine draws th
 LoadDevices = Callable[[], Sequence[Device]]  # blocks for seconds; raises GpuserverError, ImportError, RuntimeError, OSError
 
 
-class Engines:
-    """Implements domain.Hearing with what draws at the moment. load_devices: None where the warp engine is what is wanted.
+@runtime_checkable
+class Returning(Protocol):
+    """Loads the device of another process, which is started again when it ends: then it can be loaded again."""
 
-    The warp engine draws from the first moment; load() adds devices to it, and if they are lost it is left alone again.
+    def __call__(self) -> Sequence[Device]: ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether what was loaded last has ended."""
+        ...
+
+    def close(self) -> None:
+        """End what was loaded, and the wait for it."""
+        ...
+
+
+class Engines:
+    """Implements domain.Hearing with what draws at the moment. sources: none where the warp engine is what is wanted.
+
+    The warp engine draws from the first moment; load() adds the devices of a source to it, and if all are lost it is left alone again.
     """
 
-    def __init__(self, load_devices: LoadDevices | None = None, spare: LipSyncEngine | None = None):
+    def __init__(self, sources: Sequence[LoadDevices] = (), spare: LipSyncEngine | None = None):
         spare = spare or WarpEngine()
-        self.spare: LipSyncEngine = SpareOfPair(spare) if load_devices else spare
-        self.wanted = "musetalk" if load_devices else self.spare.name
-        self.fallback = LOADING if load_devices else None
-        self._load_devices = load_devices
-        self._pairs: tuple[Pair, ...] = ()
+        self.sources = tuple(sources)
+        self.spare: LipSyncEngine = SpareOfPair(spare) if sources else spare
+        self.wanted = "musetalk" if sources else self.spare.name
+        self.fallback = LOADING if sources else None
+        self._pairs: dict[LoadDevices, tuple[Pair, ...]] = {}  # never changed, but replaced: it is read without the lock
+        self._lock = threading.Lock()
         self._turns = itertools.count()
+        self._closed = False
 
     # ------------------------------------------------------------ hearing
 
     def listener(self) -> Listener:
         """Sentences are heard on all devices in turn."""
-        hearing = [pair for pair in self._pairs if not pair.deaf]
+        hearing = [pair for pairs in self._pairs.values() for pair in pairs if not pair.deaf]
         return hearing[next(self._turns) % len(hearing)].listener() if hearing else self.spare.listener()
 
     def rest(self) -> Floats:
@@ -57,37 +79,59 @@ class Engines:
     def loading(self) -> bool:
         return self.fallback is LOADING
 
-    def load(self, renderer: Renderer) -> None:
-        """Blocks until the wanted engine draws, or it is known why it cannot; `fallback` says so then."""
-        if self._load_devices is None:
-            return
+    def load(self, source: LoadDevices, renderer: Renderer) -> None:
+        """Blocks until the source's devices draw, or it is known why they cannot; `fallback` says so then, unless others draw."""
         try:
-            devices = self._load_devices()
+            devices = source()
             pairs = tuple(Pair(device.engine, self.spare) for device in devices)
         except GpuserverError as error:
-            self.fall_back(f"{error.detail} {error.advice}")
+            self._go_without(f"{error.detail} {error.advice}".strip())
         except (ImportError, RuntimeError, OSError) as error:  # no torch; too little memory; a file that cannot be read
-            self.fall_back(f"MuseTalk cannot be loaded: {error}")
+            self._go_without(f"MuseTalk cannot be loaded: {error}")
         else:
             paired = [Device(network_of_pair(each.engine, pair), each.speed) for each, pair in zip(devices, pairs, strict=True)]
             renderer.add_devices(paired, pairs[0].suits_network)
-            self._pairs, self.fallback = pairs, None
+            with self._lock:
+                self._pairs, self.fallback = {**self._pairs, source: pairs}, None
             log.info("engine_ready", engine=self.wanted, devices=len(devices), frames_per_second=renderer.capacity())
 
     def fall_back(self, reason: str) -> None:
         """From now on the warp engine draws everything."""
-        self._pairs, self.fallback = (), f"{reason} The warp engine draws the lips."
+        with self._lock:
+            self._pairs, self.fallback = {}, f"{reason} The warp engine draws the lips."
         log.warning("engine_fallback", wanted=self.wanted, engine=self.spare.name, reason=reason)
 
+    @property
+    def lost(self) -> list[LoadDevices]:
+        """The sources whose devices have ended and come back: to be loaded again."""
+        return [source for source in self.sources if isinstance(source, Returning) and source.lost]
 
-def make_engines(settings: Settings) -> Engines:
-    """Nothing is loaded yet: load() does that."""
+    def close(self) -> None:
+        """Let go of other processes, also of those that a load() waits for."""
+        self._closed = True
+        for source in self.sources:
+            if isinstance(source, Returning):
+                source.close()
+
+    def _go_without(self, reason: str) -> None:
+        if self._closed:
+            return
+        if self._pairs:
+            log.warning("device_left_out", reason=reason)
+        else:
+            self.fall_back(reason)
+
+
+def make_engines(settings: Settings, renderers: Sequence[Path] = ()) -> Engines:
+    """Nothing is loaded yet: load() does that. renderers: sockets of renderer processes, which then draw in place of this process."""
     if not settings.enable_musetalk:
         return Engines()
+    if renderers:
+        return Engines([RemoteDevice(path) for path in renderers])
 
     def load_devices() -> Sequence[Device]:
         from gpuserver.musetalk.musetalk_devices import load_musetalk  # torch takes seconds to import
 
         return load_musetalk(settings)
 
-    return Engines(load_devices)
+    return Engines([load_devices])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -13,12 +14,17 @@ import torch
 from gpuserver.config import Settings
 from gpuserver.domain import AvatarFrame, Box, Generation, LatentFace, MouthJob, PipelinedEngine
 from gpuserver.errors import DeviceLost, NoDevice
+from gpuserver.musetalk.neural.face_paste import paste
 from gpuserver.musetalk.neural.gpu_errors import translated
-from gpuserver.musetalk.neural.musetalk_engine import make_musetalk_engine
+from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine, Paste, make_musetalk_engine
 from gpuserver.musetalk.preparing.avatar_latents import wanted_preparation
+from gpuserver.musetalk.render_service.faces import unpasted
+from gpuserver.musetalk.render_service.service import Painter
 from gpuserver.musetalk.renderer import Device
 from gpuserver.musetalk.weight_files.model_files import Version
 from gpuserver.musetalk.weight_files.weights import load_unet, load_vae, load_whisper
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -31,29 +37,44 @@ def load_musetalk(settings: Settings) -> list[Device]:
 
     Raises WeightsMissing, WeightsDamaged, NoDevice, DeviceLost.
     """
-    version = Version(wanted_preparation(settings).version)
-    if settings.musetalk_base is None or not torch.cuda.is_available():
-        raise NoDevice("MuseTalk needs a GPU, and torch sees none. On a CPU it draws less than one face a second.")
-    devices: list[Device] = []
-    for index in range(torch.cuda.device_count()):
-        name = f"cuda:{index}"
-        try:
-            devices.append(load_on(name, settings.musetalk_base, version))
-        except (torch.OutOfMemoryError, DeviceLost) as error:
-            log.warning("gpu_left_out", device=name, gpu=torch.cuda.get_device_name(index), reason=str(error))
-    if not devices:
-        raise NoDevice("MuseTalk does not fit on any GPU here.", advice="It needs 6 GB of GPU memory; see what else uses it (nvidia-smi).")
-    return devices
+    return _on_each_gpu(settings, load_on)
+
+
+def load_painters(settings: Settings) -> list[Painter]:
+    """As load_musetalk(), for a renderer process: the faces are pasted in the workers."""
+    return _on_each_gpu(settings, lambda device, base, version: Painter(*_load_engine(device, base, version, unpasted)))
 
 
 def load_on(device: str, base: Path, version: Version) -> Device:
     """One warm engine. Raises WeightsMissing, WeightsDamaged, torch.OutOfMemoryError, DeviceLost."""
+    return Device(*_load_engine(device, base, version, paste))
+
+
+def _on_each_gpu(settings: Settings, load: Callable[[str, Path, Version], T]) -> list[T]:
+    version = Version(wanted_preparation(settings).version)
+    if settings.musetalk_base is None or not torch.cuda.is_available():
+        raise NoDevice("MuseTalk needs a GPU, and torch sees none. On a CPU it draws less than one face a second.")
+    loaded: list[T] = []
+    for index in range(torch.cuda.device_count()):
+        name = f"cuda:{index}"
+        try:
+            loaded.append(load(name, settings.musetalk_base, version))
+        except (torch.OutOfMemoryError, DeviceLost) as error:
+            log.warning("gpu_left_out", device=name, gpu=torch.cuda.get_device_name(index), reason=str(error))
+    if not loaded:
+        raise NoDevice("MuseTalk does not fit on any GPU here.", advice="It needs 6 GB of GPU memory; see what else uses it (nvidia-smi).")
+    return loaded
+
+
+def _load_engine(device: str, base: Path, version: Version, paste: Paste) -> tuple[MuseTalkEngine, float]:
+    """A warm engine and its speed."""
     with translated():
-        engine = make_musetalk_engine(load_unet(base, version, device), load_vae(base, device), load_whisper(base, device))
+        networks = load_unet(base, version, device), load_vae(base, device), load_whisper(base, device)
+        engine = make_musetalk_engine(*networks, paste=paste)
         engine.warm_up()
         speed = frames_per_second(engine)
     log.info("gpu_ready", device=device, frames_per_second=round(speed))
-    return Device(engine, speed)
+    return engine, speed
 
 
 def frames_per_second(engine: PipelinedEngine, clock: Callable[[], float] = time.perf_counter) -> float:

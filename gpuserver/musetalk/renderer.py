@@ -17,7 +17,7 @@ from gpuserver.musetalk.rendering.dispatch import Desk, Dispatch, settle
 from gpuserver.musetalk.rendering.ladder import Ladder, Step
 from gpuserver.musetalk.rendering.render_stats import EngineStats, RendererStats
 from gpuserver.musetalk.rendering.render_worker import Worker, make_worker
-from gpuserver.musetalk.rendering.schedule import Pending
+from gpuserver.musetalk.rendering.schedule import Pending, cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,10 @@ class Renderer:
             if self._closed:
                 return
             self._devices += workers
+            self._lost = [worker for worker in self._lost if worker.runs]
             self._dispatch.add_devices(len(workers), suits)
-            for worker in workers:
-                worker.start()
+        for worker in workers:
+            worker.start()
 
     def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
         """The crop to come. The future is cancelled if the job's generation is, or if the renderer is closed first."""
@@ -94,7 +95,7 @@ class Renderer:
     def capacity(self) -> float | None:
         """Mouths per second at full quality: of all devices together, or of the spare engine; None before they were measured."""
         with self._lock:
-            speeds = [worker.speed.frames_per_second for worker in self._devices or [self._spare]]
+            speeds = [worker.frames_per_second for worker in self._devices or [self._spare]]
         return None if None in speeds else sum(speed for speed in speeds if speed is not None)
 
     def shown(self) -> int:
@@ -132,7 +133,12 @@ class Renderer:
         if changes:
             self._announce()
 
-    def fail(self, batch: list[Pending], error: Exception) -> None:
+    def drop(self, batch: list[Pending]) -> None:
+        """They were not drawn, for nobody wants them any more."""
+        for pending in batch:
+            cancel(pending)
+
+    def fail(self, batch: list[Pending], error: BaseException) -> None:
         with self._lock:
             self._dispatch.note_failure(batch)
         for pending in batch:
@@ -153,7 +159,7 @@ class Renderer:
             if self._closed:
                 self._dispatch.cancel_all()
             self._notify_all()
-        if is_news:
+        if is_news and not self._closed:
             self._announce(error.detail)
 
     # ------------------------------------------------------------ inside
@@ -170,4 +176,4 @@ class Renderer:
 
 
 def _stats_of(worker: Worker) -> EngineStats:
-    return EngineStats(worker.engine.name, worker.speed.frames_per_second, int(getattr(worker.engine, "out_of_memory", 0)))
+    return EngineStats(worker.engine.name, worker.frames_per_second, int(getattr(worker.engine, "out_of_memory", 0)))

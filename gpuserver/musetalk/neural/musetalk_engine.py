@@ -19,7 +19,7 @@ from gpuserver.musetalk.networks.whisper import WhisperEncoder
 from gpuserver.musetalk.neural.cuda_graphs import BUCKETS, GraphPainter
 from gpuserver.musetalk.neural.face_painter import CpuPainter, FaceNetwork, Faces, Order, Painter
 from gpuserver.musetalk.neural.face_paste import paste
-from gpuserver.musetalk.neural.musetalk_listener import MuseTalkListener, rest_row
+from gpuserver.musetalk.neural.musetalk_listener import Ear, MuseTalkListener, rest_row
 from gpuserver.musetalk.neural.whisper_ear import WhisperEar
 
 T = TypeVar("T")
@@ -88,6 +88,11 @@ class MuseTalkEngine:
         self._counts: Counter[str] = Counter()  # as named in MuseTalkStats
         self._lock = threading.Lock()
         self._lost: DeviceLost | None = None
+
+    @property
+    def ear(self) -> Ear:
+        """For listeners in other processes."""
+        return self._ear
 
     @property
     def max_batch(self) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
 
-from gpuserver.domain import Drawing, FaceCrop, Floats, LipSyncEngine, Listener, MouthJob, PipelinedEngine, Speech
+from gpuserver.domain import Drawing, FaceCrop, Floats, LipSyncEngine, Listener, MouthJob, PipelinedEngine, QueueingEngine, Speech
 from gpuserver.errors import DeviceFull, DeviceLost
 from gpuserver.musetalk.rendering.quiet_frames import QuietFrames
 
@@ -112,7 +113,27 @@ class PipelinedNetworkOfPair(NetworkOfPair):
         return self._pipelined.begin([self._pair.for_network(job) for job in jobs])
 
 
+class QueueingNetworkOfPair(NetworkOfPair):
+    """Implements QueueingEngine."""
+
+    def __init__(self, engine: QueueingEngine, pair: Pair):
+        super().__init__(engine, pair)
+        self._queueing = engine
+        self.wait_for_room = engine.wait_for_room
+        self.when_lost = engine.when_lost
+        self.close = engine.close
+
+    @property
+    def frames_per_second(self) -> float | None:
+        return self._queueing.frames_per_second
+
+    def submit(self, job: MouthJob) -> Future[FaceCrop | None]:
+        return self._queueing.submit(self._pair.for_network(job))
+
+
 def network_of_pair(engine: LipSyncEngine, pair: Pair) -> NetworkOfPair:
+    if isinstance(engine, QueueingEngine):
+        return QueueingNetworkOfPair(engine, pair)
     return PipelinedNetworkOfPair(engine, pair) if isinstance(engine, PipelinedEngine) else NetworkOfPair(engine, pair)
 
 

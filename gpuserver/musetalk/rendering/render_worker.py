@@ -5,10 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from gpuserver.domain import Drawing, FaceCrop, LipSyncEngine, PipelinedEngine
+from gpuserver.domain import Drawing, FaceCrop, LipSyncEngine, PipelinedEngine, QueueingEngine
 from gpuserver.errors import DeviceLost
 from gpuserver.musetalk.rendering.render_stats import Speed
 from gpuserver.musetalk.rendering.schedule import Pending
@@ -25,7 +26,11 @@ class Counter(Protocol):
 
     def hand_in(self, worker: Worker, batch: list[Pending], crops: Sequence[FaceCrop | None]) -> None: ...
 
-    def fail(self, batch: list[Pending], error: Exception) -> None: ...
+    def fail(self, batch: list[Pending], error: BaseException) -> None: ...
+
+    def drop(self, batch: list[Pending]) -> None:
+        """They were not drawn, for nobody wants them any more."""
+        ...
 
     def lose(self, worker: Worker, batch: list[Pending], error: DeviceLost) -> None:
         """The device is gone; the batch was not drawn."""
@@ -41,6 +46,15 @@ class Worker:
         self._counter = counter
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name=f"renderer {engine.name}", daemon=True)
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """As measured; None while too little was."""
+        return self.speed.frames_per_second
+
+    @property
+    def runs(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -147,8 +161,55 @@ class PipelinedWorker(Worker):
             self._counter.hand_in(self, begun.batch, crops)
 
 
+class QueueWorker(Worker):
+    """Passes jobs on to an engine in another process as it takes them; the mouths come back one by one, on that engine's thread."""
+
+    def __init__(self, engine: QueueingEngine, counter: Counter, clock: Callable[[], float]):
+        super().__init__(engine, counter, clock)
+        self._queue = engine
+
+    @property
+    def frames_per_second(self) -> float | None:
+        return self._queue.frames_per_second
+
+    def start(self) -> None:
+        super().start()
+        self._queue.when_lost(lambda error: self._counter.lose(self, [], error))
+
+    def join(self) -> None:
+        self._queue.close()
+        super().join()
+
+    def _run(self) -> None:
+        while self._queue.wait_for_room() and (batch := self._counter.next_batch(self)):
+            for pending in batch:
+                self._pass_on(pending)
+
+    def _pass_on(self, pending: Pending) -> None:
+        try:
+            mouth = self._queue.submit(pending.job)
+        except DeviceLost as error:
+            self._counter.lose(self, [pending], error)
+        except Exception as error:  # noqa: BLE001 - as in Worker
+            self._counter.fail([pending], error)
+        else:
+            mouth.add_done_callback(lambda mouth: self._hand_in(pending, mouth))
+
+    def _hand_in(self, pending: Pending, mouth: Future[FaceCrop | None]) -> None:
+        if mouth.cancelled():
+            self._counter.drop([pending])
+        elif (error := mouth.exception()) is None:
+            self._counter.hand_in(self, [pending], [mouth.result()])
+        elif isinstance(error, DeviceLost):
+            self._counter.lose(self, [pending], error)
+        else:
+            self._counter.fail([pending], error)
+
+
 def make_worker(engine: LipSyncEngine, counter: Counter, clock: Callable[[], float], speed: float | None = None) -> Worker:
     """speed: frames per second as measured before, if they were."""
+    if isinstance(engine, QueueingEngine):
+        return QueueWorker(engine, counter, clock)
     if isinstance(engine, PipelinedEngine):
         return PipelinedWorker(engine, counter, clock, speed)
     return Worker(engine, counter, clock, speed)

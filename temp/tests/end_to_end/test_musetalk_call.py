@@ -83,7 +83,7 @@ async def test_an_avatar_is_prepared_and_its_mouth_drawn_by_musetalk(
     manager.start()
     assert manager.create_demo().engine == "musetalk"
     device = musetalk_devices.load_on("cpu", base, Version.V15)
-    app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), engines=Engines(lambda: [device]))
+    app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), engines=Engines([lambda: [device]]))
     media = MediaServer(await aiohttp_client(app), StartedFakeModel())
     async with asyncio.timeout(60):
         while (await components(media))["engine"]["state"] == "loading":

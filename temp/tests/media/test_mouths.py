@@ -26,7 +26,7 @@ class Room:
         client = Told()
         self.changed = asyncio.Event()
         self.standing.listen(lambda: self._tell(client))
-        self.mouths = Mouths(Engines(self._load, FakeEngine()), self.standing)
+        self.mouths = Mouths(Engines([self._load], FakeEngine()), self.standing)
 
     def _tell(self, client: Told) -> None:
         self.told += [notice.code for notice in client.news(self.standing)]

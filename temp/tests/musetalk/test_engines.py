@@ -19,7 +19,7 @@ class Room:
     """Engines with their renderer; the network can be lost."""
 
     def __init__(self, *networks: FakeNetwork, error: Exception | None = None):
-        self.engines = Engines(lambda: self._devices(networks, error), FakeEngine())
+        self.engines = Engines([lambda: self._devices(networks, error)], FakeEngine())
         self.renderer = Renderer(self.engines.spare, on_change=lambda change: None)
         self.renderer.start()
 
@@ -29,7 +29,7 @@ class Room:
         return [Device(network, 450.0) for network in networks]
 
     def load(self) -> None:
-        self.engines.load(self.renderer)
+        self.engines.load(self.engines.sources[0], self.renderer)
 
     def who_draws(self, avatar: Avatar, *, frames: int = 8) -> set[str]:
         """The engines that draw a loud sentence."""
@@ -68,7 +68,7 @@ def test_while_musetalk_is_being_loaded_the_warp_engine_draws_and_it_is_said() -
 def test_without_weights_or_a_gpu_the_warp_engine_goes_on_and_says_why(rooms: list[Room]) -> None:
     engines = make_engines(Settings(enable_musetalk=True))
     renderer = Renderer(engines.spare)
-    engines.load(renderer)
+    engines.load(engines.sources[0], renderer)
     assert engines.name == "warp" and not engines.loading
     assert engines.fallback is not None and "MUSETALK_BASE" in engines.fallback
 
