@@ -53,9 +53,11 @@ class BackOff:
 class Child:
     """One server process that is kept running."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]):
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, descriptors: Sequence[int] = ()):
+        """descriptors: of files that it inherits, under the same numbers."""
         self.name = name
         self._command = command
+        self._descriptors = descriptors
         self.ready = asyncio.Event()  # it has served at least once
         self.serves = False  # at this moment, as far as is known
         self.restarts = 0
@@ -110,6 +112,7 @@ class Child:
                 *self._command,
                 stdin=theirs.fileno(),
                 env=self._environment,
+                pass_fds=self._descriptors,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which passes it on once
             )
             theirs.close()
