@@ -10,6 +10,7 @@ import ipaddress
 import random
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ import structlog
 from aioice import Candidate, Connection, TransportPolicy, stun
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import CandidatePair, StunProtocol, server_reflexive_candidate
+from aioice.turn import TurnTransport
 
 from gpuserver.media.ports import LOOPBACK, Ports
 from gpuserver.media.turn_relay import TURN_SECONDS, TurnRelay
@@ -29,6 +31,7 @@ CONSENT_RETRANSMISSIONS = 1  # a check counts as unanswered after 1.5 s
 CONSENT_FAILURES = 6  # 30 s without consent end the connection, whatever else arrives (RFC 7675)
 SILENCE_SECONDS = 8.0  # a client from which nothing at all arrives for so long has vanished; browsers report once a second
 MOVED_SECONDS = 1.0  # silent for so long, the client may be where its newest check came from
+RELEASE_SECONDS = 0.7  # for a TURN server to take back an address; one that is not given back expires there
 MAX_PAIRS = 100  # RFC 8445, section 6.1.2.5
 MAX_UNREAD = 1000  # datagrams that wait for DTLS
 
@@ -75,6 +78,18 @@ class IceProtocol(StunProtocol):
             super().datagram_received(data, addr)
         except struct.error:  # an attribute that is too short
             return
+
+
+class RelayedProtocol(IceProtocol):
+    """The way through a TURN server."""
+
+    async def close(self) -> None:
+        """Give up the relayed address; aioice waits a minute for a server that has died, and the connection's end with it."""
+        transport = cast(TurnTransport, self.transport)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await transport._close()
+        await transport._close()  # after a time-out the socket is closed: this ends what still waits to be sent
 
 
 class IceConnection(Connection):
@@ -191,7 +206,7 @@ class IceConnection(Connection):
         return [*(host_candidate(*each, preference=65_535) for each in public), *visible]
 
     async def _relayed(self, relay: TurnRelay) -> Candidate | None:
-        made = await relay.candidate(lambda: IceProtocol(self), hide_own=self._network.policy is TransportPolicy.RELAY)
+        made = await relay.candidate(lambda: RelayedProtocol(self), hide_own=self._network.policy is TransportPolicy.RELAY)
         if made is None:
             return None
         candidate, protocol = made

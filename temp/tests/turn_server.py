@@ -19,6 +19,7 @@ FIRST_RELAY_PORT, LAST_RELAY_PORT = 42_000, 42_099
 @dataclass(frozen=True, slots=True)
 class TurnServerAt:
     port: int
+    process: asyncio.subprocess.Process
 
     @property
     def address(self) -> str:
@@ -51,9 +52,10 @@ async def turn_server(folder: Path, *options: str) -> AsyncIterator[TurnServerAt
     try:
         async with asyncio.timeout(10):
             await _said(process.stdout, b"auth thread")
-        yield TurnServerAt(port)
+        yield TurnServerAt(port, process)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.communicate()
 
 

@@ -10,7 +10,7 @@ from gpuserver.config import Settings
 from gpuserver.media.doctor.checks import Check, failed, off, ok
 from gpuserver.media.doctor.ice_trial import Trial, try_candidates
 from gpuserver.media.ice import turn_server_of
-from gpuserver.media.ice_connection import IceConnection, IceNetwork, IceProtocol
+from gpuserver.media.ice_connection import IceConnection, IceNetwork, RelayedProtocol
 from gpuserver.media.ports import AnyPort
 from gpuserver.media.turn_relay import TurnRelay
 from gpuserver.web.webrtc_config import webrtc_config
@@ -91,7 +91,7 @@ async def _browsers_relay(settings: Settings) -> Sequence[Finding]:
     holder = IceConnection(IceNetwork(AnyPort()), None, None)
     relay = TurnRelay(server)
     try:
-        made = await relay.candidate(lambda: IceProtocol(holder), hide_own=False)
+        made = await relay.candidate(lambda: RelayedProtocol(holder), hide_own=False)
         if made is None:
             advice = "Seen from this machine; if only browsers can reach that address, ignore this. " + ADVICE
             return [failed(BROWSERS_RELAY, str(relay.status()["reason"]), advice, needed=False)]

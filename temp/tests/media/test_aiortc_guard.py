@@ -12,6 +12,7 @@ from typing import Any
 
 import aioice.ice
 import aioice.mdns
+import aioice.turn
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
@@ -290,6 +291,8 @@ def test_what_our_ice_replaces_and_reads_is_there() -> None:
         ("connect", "_pair_remote_candidate"),
     ):
         assert f"self.{name}(" in inspect.getsource(getattr(aioice.ice.Connection, caller)), f"{caller}() no longer calls {name}()"
+    assert "self.transport.close()" in inspect.getsource(aioice.turn.TurnClientMixin.delete), "a TURN socket may stay open now"
+    assert "await self.__inner_protocol.delete()" in inspect.getsource(aioice.turn.TurnTransport._close)
     assert "self.check_complete(" in inspect.getsource(aioice.ice.Connection.check_start)
     assert aioice.ice.CONSENT_INTERVAL * aioice.ice.CONSENT_FAILURES == 30, (
         "aioice's own consent checks have changed: ours may be unnecessary"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -70,6 +71,29 @@ async def test_a_session_through_the_relay_alone(tmp_path: Path, make_settings: 
                 assert candidate.type == "relay"
                 assert FIRST_RELAY_PORT <= candidate.port <= LAST_RELAY_PORT
             assert turn_of(peers) == {"server": f"{server.address} ({transport.upper()})", "status": "ok"}
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_server_that_dies_takes_its_calls_with_it_and_nothing_is_left_of_them(
+    tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr("gpuserver.media.ice_connection.SILENCE_SECONDS", 0.5)
+    session = WatchedSession()
+    async with turn_server(tmp_path) as server:
+        settings = make_settings(
+            webrtc_turn_server=f"turn:{server.address}?transport={transport}",
+            webrtc_turn_username=USERNAME,
+            webrtc_turn_password=PASSWORD,
+            webrtc_ice_policy="relay",
+        )
+        async with peers_with(settings) as peers:
+            receiver = Receiver()
+            await receiver.connect(negotiation(peers, session))
+            server.process.kill()
+            async with asyncio.timeout(10):
+                await session.detached.wait()
+            assert len(peers) == 0
+            await receiver.aclose()
 
 
 async def test_wrong_credentials_are_said_once_in_the_log_and_always_in_health(tmp_path: Path, make_settings: MakeSettings) -> None:
