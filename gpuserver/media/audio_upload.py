@@ -8,8 +8,8 @@ import signal
 import sys
 import weakref
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from gpuserver.musetalk.preparing.child_process import child_environment
 LONGEST = 300  # seconds of one sound
 MOST_HELD = 1800  # seconds of all sounds that are being played or wait for it: 173 MB
 MOST_AT_ONCE = 4  # files that are being decoded
-MOST_ARRIVING = 8  # files that are being received: half a gigabyte of disk
 WALL_SECONDS = 60.0  # five minutes of sound take two
 PIECE_BYTES = 48_000  # half a second
 TITLE = "Recording."  # what is written where a text would be
@@ -85,21 +84,9 @@ class AudioUploads:
     """Decodes files, a few at a time, and keeps an account of the sound that is held in memory."""
 
     def __init__(self) -> None:
-        self._arriving = 0
         self._starting = 0  # decoders that are about to be in _decoding
         self._decoding: set[asyncio.Task[None]] = set()
         self._held = 0  # sounds, each counted as LONGEST until it is complete and by its length from then on
-
-    @contextmanager
-    def arriving(self) -> Iterator[None]:
-        """While a file is on its way to the disk. Raises TooManyWaiting."""
-        if self._arriving >= MOST_ARRIVING:
-            raise _too_many()
-        self._arriving += 1
-        try:
-            yield
-        finally:
-            self._arriving -= 1
 
     async def decode(self, path: Path) -> UploadedSound:
         """The sound of a file, as soon as it begins; the file is not needed any more then.

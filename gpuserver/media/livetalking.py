@@ -6,43 +6,35 @@ Every answer has the status 200; its clients look at `code`: 0, or -1 with a `ms
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
-from gpuserver.errors import AvatarNotFound, InvalidInput, TooLarge
+from gpuserver.errors import AvatarNotFound
 from gpuserver.media.access import given_id
 from gpuserver.media.audio_upload import TITLE, AudioUploads
 from gpuserver.media.recorder import Recorder
 from gpuserver.media.session_numbers import SessionNumbers
 from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.player_wire import (
-    MOST_AUDIO_BYTES,
     Human,
     LiveTalkingAnswer,
     LiveTalkingOffer,
     OfSession,
     Outcome,
     Record,
-    SessionNumber,
     SetAudiotype,
 )
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import key_in_query
 from gpuserver.web.outcomes import in_their_words, outcome
-from gpuserver.web.problem import invalid_input
 from gpuserver.web.rate_limit import uncounted
-from gpuserver.web.uploads import receive_form
+from gpuserver.web.sound_form import SoundForms, session_number
 from gpuserver.wire import AvatarInfo, CreateSession, Offer
 
 CLIENT = "livetalking"  # tutor_id and student_id of its sessions
 ONE_LOOP = "Avatars here have one idle loop; the number changes nothing."
-
-SESSION_NUMBER: TypeAdapter[int] = TypeAdapter(SessionNumber)
 
 
 class AvatarCollection(Protocol):
@@ -78,6 +70,7 @@ class LiveTalkingRoutes:
 
     def __init__(self, parts: LiveTalkingParts):
         self._parts = parts
+        self._sounds = SoundForms()
 
     @key_in_query
     @in_their_words
@@ -103,15 +96,9 @@ class LiveTalkingRoutes:
     @in_their_words
     async def humanaudio(self, request: web.Request) -> web.StreamResponse:
         """POST /humanaudio: a sound file to be said after what is being said."""
-        try:
-            with self._parts.uploads.arriving(), tempfile.TemporaryDirectory(prefix="gpuserver-audio-") as folder:
-                async with receive_form(request, file_field="file", folder=Path(folder), limit=MOST_AUDIO_BYTES) as form:
-                    session = self._parts.numbers.find(_number(form.fields.get("sessionid", "")))
-                    if form.file is None:
-                        raise InvalidInput("file: is missing.")
-                    sound = await self._parts.uploads.decode(form.file)
-        except TooLarge as error:
-            raise TooLarge(f"The sound has more than {MOST_AUDIO_BYTES // 1024**2} MB.", advice="Compress it or cut it.") from error
+        async with self._sounds.receive(request) as form:
+            session = self._parts.numbers.find(form.sessionid)
+            sound = await self._parts.uploads.decode(form.file)
         await session.play(sound, TITLE, queue=True)
         return outcome(Outcome())
 
@@ -146,7 +133,7 @@ class LiveTalkingRoutes:
     @key_in_query
     async def film(self, request: web.Request) -> web.StreamResponse:
         """GET /record/{sessionid}, also with .mp4: the session's last film; errors are problem+json here."""
-        number = _number(request.match_info["sessionid"])
+        number = session_number(request.match_info["sessionid"])
         return web.FileResponse(self._parts.recorder.film(str(number)), headers={"Content-Type": "video/mp4"})
 
     @key_in_query
@@ -161,10 +148,3 @@ class LiveTalkingRoutes:
         if not infos:
             raise AvatarNotFound("There is no avatar yet.", advice="Create one first: POST /v1/avatars/upload.")
         return max(infos, key=lambda info: info.created_at).avatar_id
-
-
-def _number(text: str) -> int:
-    try:
-        return SESSION_NUMBER.validate_python(text)
-    except ValidationError as error:
-        raise invalid_input(error) from error

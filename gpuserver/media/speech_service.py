@@ -6,8 +6,8 @@ https://platform.openai.com/docs/api-reference/audio/createSpeech
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Literal
 
 import structlog
@@ -23,6 +23,7 @@ from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.voice import NAMES, StartedVoice
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import needs_key
+from gpuserver.web.places import Places
 from gpuserver.wire import NullIsAbsent, ShortText, Strict, Tolerant
 
 MOST_AT_ONCE = 8  # texts that are being spoken
@@ -74,7 +75,7 @@ class SpeechRoutes:
 
     def __init__(self, voice: StartedVoice | None):
         self._voice = voice
-        self._speaking = 0
+        self._places = Places(MOST_AT_ONCE, _too_many)
 
     @needs_key
     async def models(self, _request: web.Request) -> web.Response:
@@ -99,19 +100,13 @@ class SpeechRoutes:
             raise InvalidInput("input: has no words.")
         if self._voice is None:
             raise VoiceFailed("This server has no voice of its own; it speaks through TTS_SERVICE_URL.", advice="Ask that service.")
-        with self._slot():
+        with self._places.one():
             async with aclosing(_sound(self._voice, body)) as pieces:
                 return await _stream(request, pieces, SpeechFile(body.response_format))
 
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if self._speaking >= MOST_AT_ONCE:
-            raise TooManyWaiting(f"{MOST_AT_ONCE} texts are being spoken.", advice="Try again in a moment.", retry_after=1)
-        self._speaking += 1
-        try:
-            yield
-        finally:
-            self._speaking -= 1
+
+def _too_many() -> TooManyWaiting:
+    return TooManyWaiting(f"{MOST_AT_ONCE} texts are being spoken.", advice="Try again in a moment.", retry_after=1)
 
 
 async def _sound(voice: StartedVoice, body: SpeechRequest) -> AsyncGenerator[Speech, None]:

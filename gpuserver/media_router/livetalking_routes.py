@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from gpuserver.errors import InvalidInput, SessionNotFound, TooLarge
+from gpuserver.errors import SessionNotFound
 from gpuserver.media_router.fleet import Fleet
 from gpuserver.media_router.forwarding import forward, whole
 from gpuserver.media_router.placement import Placement
 from gpuserver.media_router.worker_client import WorkerClient, WorkerGone
-from gpuserver.player_wire import MOST_AUDIO_BYTES, OfSession, SessionNumber
+from gpuserver.player_wire import OfSession
 from gpuserver.session_names import worker_of_number
 from gpuserver.web.body import JSON_LIMIT, read_limited
 from gpuserver.web.keys import key_in_query
 from gpuserver.web.outcomes import in_their_words
-from gpuserver.web.problem import invalid_input
 from gpuserver.web.rate_limit import uncounted
-from gpuserver.web.uploads import receive_form
-
-SESSION_NUMBER: TypeAdapter[int] = TypeAdapter(SessionNumber)
+from gpuserver.web.sound_form import SoundForm, SoundForms
 
 
 def add_livetalking_routes(app: web.Application, fleet: Fleet, placement: Placement) -> None:
@@ -43,6 +38,7 @@ class LiveTalkingRoutes:
     def __init__(self, fleet: Fleet, placement: Placement):
         self._fleet = fleet
         self._placement = placement
+        self._sounds = SoundForms()
 
     @key_in_query
     @in_their_words
@@ -66,14 +62,9 @@ class LiveTalkingRoutes:
     @key_in_query
     @in_their_words
     async def humanaudio(self, request: web.Request) -> web.StreamResponse:
-        """POST /humanaudio: kept on disk until its fields are known, which may come after the sound."""
-        try:
-            with tempfile.TemporaryDirectory(prefix="gpuserver-audio-") as folder:
-                async with receive_form(request, file_field="file", folder=Path(folder), limit=MOST_AUDIO_BYTES) as form:
-                    client = self._client(_number(form.fields.get("sessionid", "")))
-                    return await _send_form(request, client, form.fields, form.file)
-        except TooLarge as error:
-            raise TooLarge(f"The sound has more than {MOST_AUDIO_BYTES // 1024**2} MB.", advice="Compress it or cut it.") from error
+        """POST /humanaudio: a sound file to be said."""
+        async with self._sounds.receive(request) as form:
+            return await _send(request, self._client(form.sessionid), form)
 
     @key_in_query
     async def film(self, request: web.Request) -> web.StreamResponse:
@@ -99,13 +90,11 @@ class LiveTalkingRoutes:
             raise _unknown_number() from error
 
 
-async def _send_form(request: web.Request, client: WorkerClient, fields: Mapping[str, str], file: Path | None) -> web.Response:
-    if file is None:
-        raise InvalidInput("file: is missing.")
-    form = aiohttp.FormData(fields)
-    with file.open("rb") as sound:  # aiohttp reads it on a thread
-        form.add_field("file", sound, filename="sound")
-        return await _ask(request, client, {}, form)
+async def _send(request: web.Request, client: WorkerClient, form: SoundForm) -> web.Response:
+    data = aiohttp.FormData({"sessionid": str(form.sessionid)})
+    with form.file.open("rb") as sound:  # aiohttp reads it on a thread
+        data.add_field("file", sound, filename="sound")
+        return await _ask(request, client, {}, data)
 
 
 async def _ask(request: web.Request, client: WorkerClient, headers: Mapping[str, str], body: bytes | aiohttp.FormData) -> web.Response:
@@ -117,10 +106,3 @@ async def _ask(request: web.Request, client: WorkerClient, headers: Mapping[str,
 
 def _unknown_number() -> SessionNotFound:
     return SessionNotFound("There is no session with this sessionid.", advice="Connect again: POST /offer gives a new one.")
-
-
-def _number(text: str) -> int:
-    try:
-        return SESSION_NUMBER.validate_python(text)
-    except ValidationError as error:
-        raise invalid_input(error) from error

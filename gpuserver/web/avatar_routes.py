@@ -12,22 +12,25 @@ from typing import Protocol
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput
+from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput, TooManyJobs
 from gpuserver.musetalk.avatar_manager import AvatarManager
+from gpuserver.musetalk.avatars.disk_room import DiskRoom
 from gpuserver.musetalk.preparing.preparation_job import Analysed, Progress
 from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
-from gpuserver.web.bounded_pool import BoundedPool
+from gpuserver.web.bounded_pool import RETRY_AFTER_SECONDS, BoundedPool
 from gpuserver.web.interim import while_client_waits
 from gpuserver.web.job_routes import accepted, add_job_routes, wants_job
 from gpuserver.web.jobs import Jobs
 from gpuserver.web.keys import key_in_query, needs_key
 from gpuserver.web.metrics import watch_queue
+from gpuserver.web.places import Places
 from gpuserver.web.problem import invalid_input
 from gpuserver.web.rate_limit import uncounted
 from gpuserver.web.uploads import Form, receive_form
 from gpuserver.wire import AvatarCreated, AvatarList, AvatarProfile, CreateAvatar, check_avatar_id
 
 PREPARATIONS_AT_ONCE = 2  # each one is a child process that keeps a core busy
+MOST_UPLOADS = 16  # on their way, or waiting with their clients until they are prepared
 MOST_FILMS_QUEUED = 8  # a film takes seconds, and most clients can do without one
 FILE_FIELD = "video_file"
 PROFILE = set(AvatarProfile.model_fields)
@@ -94,6 +97,7 @@ class AvatarRoutes:
         self._preparations = preparations
         self._films = films
         self._max_upload_bytes = max_upload_bytes
+        self._uploads = Places(MOST_UPLOADS, _too_many_uploads)
 
     @needs_key
     async def create(self, request: web.Request) -> web.Response:
@@ -116,13 +120,17 @@ class AvatarRoutes:
         replace = query_flag(request, "replace")
         self._preparations.check_room()
         await asyncio.to_thread(self._manager.check_room, request.content_length or 0, replace=replace)
+        with self._uploads.one():
+            return await self._receive(request, replace=replace)
+
+    async def _receive(self, request: web.Request, *, replace: bool) -> web.Response:
         folder, limit = self._manager.uploads_dir, self._max_upload_bytes
 
         async def check(name: str, text: str) -> None:
             if name == "avatar_id":  # if it comes before the file, the file need not be received in vain
                 await asyncio.to_thread(self._manager.check_new, _checked_id(text), replace=replace)
 
-        async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit, check=check) as form:
+        async with receive_form(request, file_field=FILE_FIELD, folder=folder, limit=limit, check=check, room=DiskRoom(folder)) as form:
             body, video = _parse_upload(request, form)
 
             def make(cancel: threading.Event, progress: Progress | None = None, analysed: Analysed | None = None) -> AvatarCreated:
@@ -191,6 +199,10 @@ class AvatarRoutes:
             await self._users.end(session_ids)
         await asyncio.to_thread(self._manager.delete, avatar_id)
         return web.Response(status=204)
+
+
+def _too_many_uploads() -> TooManyJobs:
+    return TooManyJobs(f"{MOST_UPLOADS} uploads are on their way.", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _avatar_id(request: web.Request) -> str:

@@ -15,6 +15,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gpuserver.errors import DiskFull, InvalidInput, TooLarge, UnsupportedMediaType
+from gpuserver.musetalk.avatars.disk_room import DiskRoom
 from gpuserver.web.body import Pace, refuse_content_encoding
 
 CHUNK_BYTES = 1024 * 1024
@@ -40,11 +41,12 @@ class Form:
 
 @asynccontextmanager
 async def receive_form(
-    request: web.Request, *, file_field: str, folder: Path, limit: int, check: Check | None = None
+    request: web.Request, *, file_field: str, folder: Path, limit: int, check: Check | None = None, room: DiskRoom | None = None
 ) -> AsyncIterator[Form]:
     """The form of a multipart/form-data request; its file lies in `folder` until the block ends.
 
     limit: bytes of the file. check: sees every text field as soon as it is there; what it raises ends the reception.
+    room: what the disk must keep free, seen to with every piece: others write, too, and not every client says how much will come.
     Raises InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, DiskFull.
     """
     refuse_content_encoding(request)
@@ -56,7 +58,7 @@ async def receive_form(
     form = Form()
     try:
         try:
-            await _read_parts(request, form, file_field, path, limit, check=check)
+            await _read_parts(request, form, file_field, path, limit, check=check, room=room)
         except (ValueError, RuntimeError, HttpProcessingError) as error:  # aiohttp's three ways of saying that it is malformed
             raise InvalidInput(
                 "The multipart body is malformed or cut short.", advice="Send the form as curl -F or an HTTP library makes it."
@@ -70,7 +72,9 @@ async def receive_form(
         path.unlink(missing_ok=True)
 
 
-async def _read_parts(request: web.Request, form: Form, file_field: str, path: Path, limit: int, *, check: Check | None) -> None:
+async def _read_parts(
+    request: web.Request, form: Form, file_field: str, path: Path, limit: int, *, check: Check | None, room: DiskRoom | None
+) -> None:
     reader = await request.multipart()
     pace = Pace()
     for _ in range(MOST_PARTS):
@@ -82,7 +86,7 @@ async def _read_parts(request: web.Request, form: Form, file_field: str, path: P
         if part.name in form.fields or (part.name == file_field and form.file is not None):
             raise InvalidInput(f"{part.name[:64]}: is there twice.")
         if part.name == file_field:
-            await _save(part, path, limit, pace)
+            await _save(part, path, limit, pace, room)
             form.file = path
         else:
             form.fields[part.name] = await read_text(part, pace)
@@ -109,7 +113,7 @@ def refuse_encoded_part(part: BodyPartReader) -> None:
             raise UnsupportedMediaType(f"The file's {header} is not taken.", advice="Send the file as it is.")
 
 
-async def _save(part: BodyPartReader, path: Path, limit: int, pace: Pace) -> None:
+async def _save(part: BodyPartReader, path: Path, limit: int, pace: Pace, room: DiskRoom | None) -> None:
     refuse_encoded_part(part)
     with await asyncio.to_thread(path.open, "xb") as file:
         size = 0
@@ -118,10 +122,12 @@ async def _save(part: BodyPartReader, path: Path, limit: int, pace: Pace) -> Non
             pace.received += len(chunk)
             if size > limit:
                 raise _too_large(limit)
-            await asyncio.to_thread(_write, file, chunk)
+            await asyncio.to_thread(_write, file, chunk, room)
 
 
-def _write(file: BinaryIO, chunk: bytes) -> None:
+def _write(file: BinaryIO, chunk: bytes, room: DiskRoom | None) -> None:
+    if room is not None:
+        room.require(len(chunk))
     file.write(chunk)
 
 

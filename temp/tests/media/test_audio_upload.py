@@ -116,14 +116,6 @@ async def test_files_that_come_at_once_do_not_pass_the_limit_together(
     assert isinstance(second, TooManyWaiting)
 
 
-def test_only_a_few_files_are_received_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_upload, "MOST_ARRIVING", 1)
-    uploads = AudioUploads()
-    for _ in range(2):
-        with uploads.arriving(), pytest.raises(TooManyWaiting), uploads.arriving():
-            pass
-
-
 async def test_sounds_beyond_the_room_for_them_are_refused_until_others_are_let_go(
     uploads: AudioUploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

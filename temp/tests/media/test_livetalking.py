@@ -15,7 +15,7 @@ import pytest
 from receiver import Receiver
 from sound_files import encoded
 
-from gpuserver.media import audio_upload, livetalking
+from gpuserver.web import sound_form
 
 if TYPE_CHECKING:
     from media_server_rig import MediaServer, StartedFakeVoice
@@ -150,18 +150,19 @@ async def test_a_file_that_is_no_sound_is_refused_in_plain_words(media: MediaSer
 
 
 async def test_more_sound_files_at_once_than_there_is_room_for_are_refused_before_they_are_received(
-    media: MediaServer, monkeypatch: pytest.MonkeyPatch
+    make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_upload, "MOST_ARRIVING", 0)
+    monkeypatch.setattr(sound_form, "MOST_AT_ONCE", 0)
+    media = await make_media()
     async with Receiver() as receiver:
         client = await LiveTalkingClient(media, receiver).connect()
         answer = await client.send_audio(encoded(0.1))
         assert answer["code"] == -1
-        assert "Too many sounds" in answer["msg"]
+        assert "sounds are being received" in answer["msg"]
 
 
 async def test_a_sound_file_that_is_too_large_is_refused_in_plain_words(media: MediaServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(livetalking, "MOST_AUDIO_BYTES", 1024**2)
+    monkeypatch.setattr(sound_form, "MOST_AUDIO_BYTES", 1024**2)
     async with Receiver() as receiver:
         client = await LiveTalkingClient(media, receiver).connect()
         answer = await client.send_audio(bytes(1024**2 + 1))

@@ -113,6 +113,16 @@ async def test_a_sessionid_finds_its_worker_whatever_comes_first_in_a_form(rig: 
     assert str(number).encode() in rig.workers[1].seen[-1].body
 
 
+async def test_only_a_few_sounds_are_received_at_once(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.web.sound_form.MOST_AT_ONCE", 0)
+    rig = await make_rig()
+    form = aiohttp.FormData({"sessionid": str(new_number(2))})
+    form.add_field("file", b"sound", filename="a.wav")
+    answer = await (await rig.client.post("/humanaudio", data=form)).json()
+    assert (answer["code"], "sounds are being received" in answer["msg"]) == (-1, True)
+    assert rig.workers[1].seen == []
+
+
 async def test_a_sessionid_of_a_worker_that_is_gone_is_told_in_livetalkings_words(rig: Rig) -> None:
     await rig.workers[1].die()
     form = aiohttp.FormData({"sessionid": str(new_number(2))})
@@ -217,6 +227,7 @@ async def test_an_avatar_that_any_worker_shows_is_in_use(rig: Rig, tmp_path: Pat
 async def test_the_router_serves_what_a_worker_does_and_asks_for_the_same(make_settings: MakeSettings) -> None:
     from gpuserver.media.server import create_app as create_media
     from gpuserver.media_router.fleet import Fleet
+    from gpuserver.media_router.renderers import Renderers
     from gpuserver.media_router.server import create_app as create_router
 
     settings = make_settings()
@@ -226,6 +237,6 @@ async def test_the_router_serves_what_a_worker_does_and_asks_for_the_same(make_s
             for route in app.router.routes()
             if route.resource is not None
         }
-        for app in (create_router(settings, Fleet([])), create_media(settings))
+        for app in (create_router(settings, Fleet([]), Renderers()), create_media(settings))
     )
     assert ours == theirs

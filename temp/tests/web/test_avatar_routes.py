@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 
 import aiohttp
@@ -154,6 +154,32 @@ async def test_an_upload_that_the_disk_cannot_hold_is_refused_at_once(
     answer = await client.post("/v1/avatars/upload", data=_form(avatar_id="a1"))
     assert (answer.status, (await answer.json())["type"]) == (507, "urn:gpuserver:problem:disk-full")
     assert manager.uploaded == []
+
+
+async def test_uploads_that_do_not_say_how_long_they_are_leave_the_disk_its_room(
+    client: Client, manager: FakeAvatarManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([MARGIN_BYTES + 1000, MARGIN_BYTES + 1000])  # at the start; when the file comes, others have filled the disk
+    monkeypatch.setattr("gpuserver.musetalk.avatars.disk_room.shutil.disk_usage", lambda _: SimpleNamespace(free=next(free, MARGIN_BYTES)))
+    form = _form(avatar_id="a1")()
+
+    async def chunked() -> AsyncIterator[bytes]:
+        yield await form.as_bytes()
+
+    answer = await client.post("/v1/avatars/upload", data=chunked(), headers={"Content-Type": form.content_type})
+    assert (answer.status, (await answer.json())["type"]) == (507, "urn:gpuserver:problem:disk-full")
+    assert (manager.uploaded, list(manager.uploads_dir.iterdir())) == ([], [])
+
+
+async def test_uploads_beyond_those_that_may_arrive_at_once_are_a_429(
+    aiohttp_client: AiohttpClient, manager: FakeAvatarManager, users: FakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avatar_routes, "MOST_UPLOADS", 0)
+    app = web.Application(middlewares=[problem_middleware])
+    add_avatar_routes(app, manager, users, max_upload_mb=1)
+    answer = await (await aiohttp_client(app)).post("/v1/avatars/upload", data=_form(avatar_id="a1"))
+    assert (answer.status, (await answer.json())["type"]) == (429, "urn:gpuserver:problem:too-many-jobs")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 async def test_an_upload_over_the_limit_is_a_413_that_names_it(client: Client) -> None:
