@@ -64,6 +64,7 @@ def media(
     chosen: Annotated[bool, typer.Option("--chosen-python", hidden=True)] = False,
     worker: Annotated[int, typer.Option(hidden=True)] = 1,
     socket: Annotated[Path | None, typer.Option(help="Of a worker.", hidden=True)] = None,
+    renderer: Annotated[list[Path] | None, typer.Option(help="Sockets of the processes that draw for it.", hidden=True)] = None,
 ) -> None:
     """Start the media server alone, in the Python of MUSETALK_CONDA_ENV if it is set and can do it; MEDIA_WORKERS processes of it."""
     from gpuserver.interpreter import OWN, choose_interpreter, take_over
@@ -79,8 +80,17 @@ def media(
         return
     from gpuserver.media import server
 
-    place = None if socket is None else server.Worker(worker, socket)
+    place = None if socket is None else server.Worker(worker, socket, tuple(renderer or ()))
     server.main(settings, on_ready=on_ready, interpreter=interpreter, worker=place)
+
+
+@app.command(hidden=True)
+def renderer(listening: Annotated[int, typer.Option(help="File descriptor of a socket.")]) -> None:
+    """Draw mouths for media workers; started by the router in front of them."""
+    from gpuserver.media_router import renderer_process
+    from gpuserver.web.lifeline import Lifeline
+
+    renderer_process.main(read_settings(), listening, on_ready=Lifeline().ready)
 
 
 @app.command()

@@ -65,10 +65,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One of MEDIA_WORKERS processes. number: from 1. socket: where it listens for the router in front of all."""
+    """One of MEDIA_WORKERS processes. number: from 1. socket: where it listens for the router in front of all.
+
+    renderers: the sockets of the processes that draw for all workers.
+    """
 
     number: int
     socket: Path
+    renderers: tuple[Path, ...] = ()
 
 
 class SessionsAsUsers:
@@ -116,7 +120,7 @@ def create_app(
 
     manager = AvatarManager(settings)
     standing = StandingNotices()
-    mouths = Mouths(engines or make_engines(settings), standing)
+    mouths = Mouths(engines or make_engines(settings, () if worker is None else worker.renderers), standing)
     voice = voice or make_voice(settings)
     language_model = language_model or make_language_model(settings)
     studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing, TurnMetrics(metrics).note, hearing=mouths.hearing)

@@ -11,6 +11,7 @@ from aiohttp import web
 from gpuserver.errors import Unavailable
 from gpuserver.interpreter import Interpreter
 from gpuserver.media_router.fleet import Fleet, Worker
+from gpuserver.media_router.renderers import Renderers
 from gpuserver.web.keys import public
 
 ANSWER_SECONDS = 1.5  # the management API waits 2 s for all of it
@@ -19,12 +20,12 @@ OF_EACH = ("engine", "renderer", "peers")  # components that are a worker's own;
 Health = Mapping[str, object]
 
 
-def add_health_route(app: web.Application, fleet: Fleet, most_sessions: int, interpreter: Interpreter) -> None:
+def add_health_route(app: web.Application, fleet: Fleet, renderers: Renderers, most_sessions: int, interpreter: Interpreter) -> None:
     """Serve /health: 200 while any worker serves, else 503."""
 
     @public
     async def health(_request: web.Request) -> web.Response:
-        answers = await asyncio.gather(*(_health_of(worker) for worker in fleet.workers))
+        answers, painting = await asyncio.gather(_health_of_all(fleet.workers), renderers.statuses())
         known = [answer for answer in answers if answer is not None]
         status = "healthy" if len(known) == len(answers) else "degraded" if known else "unhealthy"
         components = merged([_components(answer) for answer in known])
@@ -33,6 +34,8 @@ def add_health_route(app: web.Application, fleet: Fleet, most_sessions: int, int
             **({} if status == "healthy" else {"message": _message(fleet.workers, answers)}),
             "workers": [_described(worker, answer) for worker, answer in zip(fleet.workers, answers, strict=True)],
         }
+        if painting:
+            components["renderers"] = _painters(painting)
         if interpreter.shortfall is not None:
             components["python"] = {"fallback": interpreter.shortfall}
         body = {
@@ -60,6 +63,10 @@ def merged(all_components: Sequence[Health]) -> dict[str, object]:
     return components
 
 
+async def _health_of_all(workers: Sequence[Worker]) -> list[Health | None]:
+    return await asyncio.gather(*(_health_of(worker) for worker in workers))
+
+
 async def _health_of(worker: Worker) -> Health | None:
     """Its own /health; None where it does not answer in time."""
     if not worker.process.serves:
@@ -84,6 +91,15 @@ def _described(worker: Worker, health: Health | None) -> Health:
         "active_sessions": _count(health),
         "components": {name: components[name] for name in OF_EACH if name in components},
     }
+
+
+def _painters(statuses: Sequence[Health]) -> Health:
+    """The component of the renderer processes. Whether the workers fall back is their own component's to say: `engine`."""
+    away = [str(each["renderer"]) for each in statuses if each["state"] != "ready"]
+    if not away:
+        return {"status": "ok", "renderers": statuses}
+    message = f"Of {len(statuses)} renderer processes, {len(away)} do not paint (number {', '.join(away)}); `state` says why."
+    return {"status": "degraded", "message": message, "renderers": statuses}
 
 
 def _message(workers: Sequence[Worker], answers: Sequence[Health | None]) -> str:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import structlog
 from prometheus_client import generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from gpuserver.errors import Unavailable
 from gpuserver.media_router.fleet import Fleet, Worker
+from gpuserver.media_router.renderers import Renderers
 
 LABEL = "worker"
 ROUTER = "router"
 ANSWER_SECONDS = 2.0
+
+# What a renderer process says of itself, by its names.
+OF_RENDERERS: Mapping[str, tuple[type[GaugeMetricFamily | CounterMetricFamily], str]] = {
+    "restarts": (CounterMetricFamily, "Times that the renderer process was started again."),
+    "workers": (GaugeMetricFamily, "Workers that it paints for."),
+    "frames_per_second": (GaugeMetricFamily, "Faces per second of work, as measured."),
+    "queued": (GaugeMetricFamily, "Faces that wait."),
+    "painted": (CounterMetricFamily, "Faces that it painted, for all workers."),
+    "batches": (CounterMetricFamily, "Batches of them."),
+    "out_of_memory": (CounterMetricFamily, "Batches that were halved for want of memory."),
+}
 
 log = structlog.get_logger(__name__)
 
@@ -38,18 +50,35 @@ class Labelled(Collector):
         return iter(self._families.values())
 
 
-def with_workers(fleet: Fleet) -> Callable[[Collector], Awaitable[Collector]]:
-    """What adds the workers' metrics to the router's own. A worker that does not answer is left out."""
+def with_workers(fleet: Fleet, renderers: Renderers) -> Callable[[Collector], Awaitable[Collector]]:
+    """What adds the workers' metrics, and what the renderers say, to the router's own. A worker that does not answer is left out."""
 
     async def gather(own: Collector) -> Collector:
         labelled = Labelled()
         labelled.add(ROUTER, text_string_to_metric_families(generate_latest(own).decode()))
+        labelled.add(ROUTER, renderer_metrics(await renderers.statuses()))
         serving = fleet.serving
         for worker, families in zip(serving, await asyncio.gather(*map(_metrics_of, serving)), strict=True):
             labelled.add(str(worker.number), families)
         return labelled
 
     return gather
+
+
+def renderer_metrics(statuses: Sequence[Mapping[str, object]]) -> Iterator[Metric]:
+    """One sample per renderer process; none of what one that is away would have said."""
+    if not statuses:
+        return
+    ready = GaugeMetricFamily("gpuserver_renderer_ready", "1: the renderer process paints.", labels=["renderer"])
+    for status in statuses:
+        ready.add_metric([str(status["renderer"])], float(status["state"] == "ready"))
+    yield ready
+    for name, (kind, help_text) in OF_RENDERERS.items():
+        family = kind(f"gpuserver_renderer_{name}", help_text, labels=["renderer"])
+        for status in statuses:
+            if isinstance(value := status.get(name), int | float):
+                family.add_metric([str(status["renderer"])], value)
+        yield family
 
 
 async def _metrics_of(worker: Worker) -> list[Metric]:

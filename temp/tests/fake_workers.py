@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 from gpuserver.config import Settings
 from gpuserver.errors import SessionNotFound, Unauthorized
 from gpuserver.media_router.fleet import Fleet, Worker
+from gpuserver.media_router.renderers import Renderers
 from gpuserver.media_router.server import create_app
 from gpuserver.media_router.worker_client import WorkerClient
 from gpuserver.session_names import NAME_HEADER, new_number, worker_of_id
@@ -193,7 +194,7 @@ async def routed(settings: Settings, folder: Path, count: int = 2) -> AsyncItera
         for worker in workers:
             await worker.start(folder / f"{worker.number}.sock")
         fleet = Fleet([Worker(each.number, each.process, WorkerClient(folder / f"{each.number}.sock", SECRET)) for each in workers])
-        yield Routed(create_app(settings, fleet), workers)
+        yield Routed(create_app(settings, fleet, Renderers()), workers)
     finally:
         for worker in workers:
             if worker.runner is not None:

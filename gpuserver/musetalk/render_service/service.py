@@ -24,6 +24,7 @@ from gpuserver.musetalk.renderer import Device, RenderChange, Renderer
 PAINT_SLOTS = 24  # per worker, three batches of 8: on the device, begun, and waiting for its turn among those of all workers
 HEAR_SLOTS = 4  # per worker: sentences that it has listened to at the same moment
 HEARING_THREADS = 8  # as many as Whisper hears at a time
+MOST_OF_A_REASON = 2000  # characters: torch can say more than a message holds
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class RenderService:
         except GpuserverError as error:
             self._unusable = Unusable(error.detail, error.advice)
         except (ImportError, RuntimeError, OSError) as error:
-            self._unusable = Unusable(f"MuseTalk cannot be loaded: {error}", "")
+            self._unusable = Unusable(f"MuseTalk cannot be loaded: {str(error)[:MOST_OF_A_REASON]}", "")
         except Exception:  # noqa: BLE001 - whatever it is, the workers are told so and draw with what they have
             _log.exception("a fault in loading MuseTalk")
             self._unusable = Unusable("MuseTalk cannot be loaded because of a fault in the server.", "")

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from gpuserver.errors import CannotStart, SessionNotFound, Unavailable
 from gpuserver.media_router import fleet as fleet_module
 from gpuserver.media_router.fleet import Fleet, Worker
-from gpuserver.media_router.gpus import share_of, visible_gpus
+from gpuserver.media_router.gpus import environments, visible_gpus
 from gpuserver.media_router.worker_client import WorkerClient
 from gpuserver.session_names import new_session_id
 
@@ -67,12 +67,9 @@ async def test_each_worker_that_serves_has_its_turn(tmp_path: Path) -> None:
     await anext(life, None)
 
 
-def test_gpus_go_round_or_all_workers_see_all() -> None:
-    assert [share_of(number, 2, ["0", "1", "2"]) for number in (1, 2)] == [
-        {"CUDA_VISIBLE_DEVICES": "0,2"},
-        {"CUDA_VISIBLE_DEVICES": "1"},
-    ]
-    assert share_of(1, 3, ["0", "1"]) == {}
+def test_every_gpu_has_a_renderer_and_without_any_one_process_says_so() -> None:
+    assert environments(["0", "GPU-abc"]) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "GPU-abc"}]
+    assert environments([]) == [{}]
 
 
 def test_visible_gpus_are_those_of_the_environment_or_of_the_machine(tmp_path: Path) -> None:
