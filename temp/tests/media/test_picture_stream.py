@@ -15,7 +15,7 @@ from av import CodecContext, Packet, VideoCodecContext
 from moving_avatar import moving_avatar
 
 from gpuserver.domain import Avatar, Bytes2D, Generation
-from gpuserver.media.bitrate import Bitrate
+from gpuserver.media.bitrate import LADDER, Bitrate
 from gpuserver.media.idle_stream import KEY_EVERY, IdleStreams
 from gpuserver.media.payloads import H264, VP8
 from gpuserver.media.picture_encoders import CODECS
@@ -95,6 +95,15 @@ async def encoded_loop(loops: IdleStreams, avatar: Avatar, codec: str) -> None:
     """Returns when the avatar's loop has been encoded."""
     await loops.encoded(avatar, codec)
     assert loops.get(avatar, codec) is not None
+
+
+def restless_avatar() -> Avatar:
+    """Noise, another one in every picture: 1.7 Mbit/s where nothing limits them."""
+    avatar = moving_avatar()
+    noise = np.random.default_rng(1)
+    for frame in avatar.frames:
+        frame.picture[...] = noise.integers(0, 256, frame.picture.shape, np.uint8)
+    return avatar
 
 
 def connect(loops: IdleStreams, codec: str, avatar: Avatar) -> Connection:
@@ -193,15 +202,24 @@ async def test_a_lost_picture_is_answered_by_a_key_frame_but_not_by_one_for_each
 
 
 async def test_a_network_that_cannot_carry_the_loop_gets_a_smaller_picture_instead(loops: IdleStreams) -> None:
-    avatar = moving_avatar()
-    noise = np.random.default_rng(1)
-    for frame in avatar.frames:
-        frame.picture[...] = noise.integers(0, 256, frame.picture.shape, np.uint8)
+    avatar = restless_avatar()
     await encoded_loop(loops, avatar, H264)
     connection = connect(loops, H264, avatar)
+    connection.stream._bitrate.note_sent(100_000)
+    connection.stream.note_estimate(LADDER[0])
     for number in range(5):
         await connection.tick(number)
     assert connection.pool.encoded == 5
+
+
+@pytest.mark.parametrize("codec", CODECS)
+async def test_no_avatar_s_loop_takes_more_than_a_connection_may_send(loops: IdleStreams, codec: str) -> None:
+    """Nobody would join it: every idle session would be encoded for."""
+    avatar = restless_avatar()
+    await encoded_loop(loops, avatar, codec)
+    loop = loops.get(avatar, codec)
+    assert loop is not None
+    assert loop.bitrate <= LADDER[-1]
 
 
 async def test_a_new_bit_rate_starts_a_new_encoder(connection: Connection) -> None:
