@@ -130,9 +130,13 @@ class Settings(BaseSettings):
     @classmethod
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(str(ipaddress.ip_address(address)) for address in value)
+            addresses = [ipaddress.ip_address(address) for address in value]
         except ValueError as error:
             raise ValueError("must be an IP address such as 203.0.113.7, or several separated by commas") from error
+        for address in addresses:
+            if address.is_unspecified or address.is_multicast or address.is_link_local:
+                raise ValueError(f"must be an address that browsers can send to, not {address}")
+        return tuple(str(getattr(address, "ipv4_mapped", None) or address) for address in addresses)
 
     @model_validator(mode="after")
     def _webrtc_ports_agree(self) -> Settings:

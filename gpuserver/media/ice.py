@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
 
 from aioice import TransportPolicy
 from aiortc import RTCIceCandidate
-from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import candidate_from_sdp
 
 from gpuserver.config import Settings
 from gpuserver.errors import CannotStart, InvalidInput
 from gpuserver.media.ice_connection import COMPONENT, IceNetwork
 from gpuserver.media.ports import make_ports
+from gpuserver.media.server_address import read_address
 from gpuserver.media.turn_relay import TurnRelay, TurnServer
 from gpuserver.wire import IceCandidate
 
@@ -25,13 +24,13 @@ def ice_network(settings: Settings, worker: int = 0) -> IceNetwork:
 
     Raises CannotStart where a setting is not a STUN or TURN address.
     """
-    stun = _server("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server) if settings.webrtc_stun_server else None
+    stun = read_address("WEBRTC_STUN_SERVER", "stun", settings.webrtc_stun_server) if settings.webrtc_stun_server else None
     turn = turn_server_of(settings, "WEBRTC_TURN_SERVER_LOCAL") or turn_server_of(settings, "WEBRTC_TURN_SERVER")
     return IceNetwork(
         make_ports(settings, worker),
         policy=TransportPolicy.RELAY if settings.webrtc_ice_policy == "relay" else TransportPolicy.ALL,
         public_addresses=settings.webrtc_public_ip,
-        stun_server=None if stun is None else (stun["host"], stun["port"]),
+        stun_server=None if stun is None else (stun.host, stun.port),
         relay=None if turn is None else TurnRelay(turn),
     )
 
@@ -71,22 +70,13 @@ def _is_unicast(address: str) -> bool:
 
 def turn_server_of(settings: Settings, name: str) -> TurnServer | None:
     """What the setting `name` says, with the user that all TURN settings share. Raises CannotStart."""
-    address = getattr(settings, name.lower())
-    if address is None:
+    value = getattr(settings, name.lower())
+    if value is None:
         return None
-    server = _server(name, "turn", address)
-    password = settings.webrtc_turn_password.get_secret_value() if settings.webrtc_turn_password else None
-    secure = server["scheme"] == "turns"
-    if server["transport"] not in (("tcp",) if secure else ("udp", "tcp")):
+    address = read_address(name, "turn", value)
+    transport = address.transport or ("tcp" if address.secure else "udp")
+    if transport not in (("tcp",) if address.secure else ("udp", "tcp")):
         advice = "Use udp or tcp; turns is always tcp."
-        raise CannotStart(f"{name} names a transport that cannot be used: {server['transport']!r}.", advice=advice)
-    return TurnServer(server["host"], server["port"], settings.webrtc_turn_username, password, ssl=secure, transport=server["transport"])
-
-
-def _server(setting: str, scheme: str, value: str) -> dict[str, Any]:
-    """`value` taken apart; host:port without a scheme is accepted."""
-    uri = value if value.startswith((f"{scheme}:", f"{scheme}s:")) else f"{scheme}:{value}"
-    try:
-        return parse_stun_turn_uri(uri)
-    except ValueError as error:
-        raise CannotStart(f"{setting} must look like {scheme}:host:port, not {value!r}.") from error
+        raise CannotStart(f"{name} names a transport that cannot be used: {transport!r}.", advice=advice)
+    password = settings.webrtc_turn_password.get_secret_value() if settings.webrtc_turn_password else None
+    return TurnServer(address.host, address.port, settings.webrtc_turn_username, password, ssl=address.secure, transport=transport)

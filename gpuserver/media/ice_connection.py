@@ -196,12 +196,7 @@ class IceConnection(Connection):
 
     def _announced(self, hosts: Iterable[StunProtocol]) -> list[Candidate]:
         own = [host.local_candidate for host in hosts]
-        public = dict.fromkeys(
-            (address, candidate.port)
-            for address in self._network.public_addresses
-            for candidate in own
-            if is_ipv6(candidate.host) == is_ipv6(address)
-        )
+        public = dict.fromkeys((address, host.port) for address in self._network.public_addresses for host in _behind(address, own))
         visible = [candidate for candidate in own if candidate.host not in LOOPBACK and (candidate.host, candidate.port) not in public]
         return [*(host_candidate(*each, preference=65_535) for each in public), *visible]
 
@@ -276,6 +271,11 @@ def host_candidate(address: str, port: int, *, preference: int = 65_534) -> Cand
         port=port,
         type="host",
     )
+
+
+def _behind(public: str, own: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Which of our addresses a public one leads to: those of its kind, or all, for Docker maps IPv6 to a container without it."""
+    return [candidate for candidate in own if is_ipv6(candidate.host) == is_ipv6(public)] or own
 
 
 def is_ipv6(address: str) -> bool:

@@ -134,11 +134,12 @@ class AnyPort:
         """Each socket closes with its connection."""
 
 
+OTHER_ADVICE = "Ports below 1024 need a privilege, and every socket counts as an open file (ulimit -n)."
 NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # an address that has gone, or no IPv6 on this machine
 
 
 def bind_all(addresses: Sequence[str], port: int, counts: MuxCounts) -> list[UdpMux] | None:
-    """The port on all addresses that this machine has; None if it is in use on one of them."""
+    """The port on all addresses that this machine has; None if it is in use on one of them. Raises NoFreePort for any other reason."""
     muxes: list[UdpMux] = []
     for address in dict.fromkeys(addresses):
         try:
@@ -148,7 +149,9 @@ def bind_all(addresses: Sequence[str], port: int, counts: MuxCounts) -> list[Udp
                 continue
             for mux in muxes:
                 mux.close()
-            return None
+            if error.errno == errno.EADDRINUSE:
+                return None
+            raise NoFreePort(f"UDP port {port} on {address} cannot be bound: {error.strerror}.", advice=OTHER_ADVICE) from error
     return muxes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ class TurnServer:
     transport: str
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port} ({'TLS' if self.ssl else self.transport.upper()})"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port} ({'TLS' if self.ssl else self.transport.upper()})"
 
 
 class TurnRelay:
@@ -86,6 +88,8 @@ def reason_for(error: OSError | stun.TransactionError) -> str:
     if isinstance(error, stun.TransactionFailed):
         code = error.response.error_code or 0
         return f"{_REFUSALS.get(code, 'refuses')} (error {code})"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that is not trusted here ({error.verify_message}); SSL_CERT_FILE may name an authority of your own"
     if isinstance(error, socket.gaierror):
         return "has a name that cannot be found"
     if isinstance(error, TimeoutError | stun.TransactionTimeout):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gpuserver.errors import GpuserverError
 from gpuserver.wire import Diagnosis, Finding
 
 CHECK_SECONDS = 15.0
@@ -40,6 +41,8 @@ async def _findings(check: Check) -> Sequence[Finding]:
         return [
             failed(check.name, f"No result within {CHECK_SECONDS:.0f} s.", "Try again when the machine is less busy.", needed=check.needed)
         ]
+    except GpuserverError as error:
+        return [failed(check.name, error.detail, error.advice, needed=check.needed)]
     except Exception as error:
         log.exception("check_broke", check=check.name)
         return [failed(check.name, f"The check itself failed: {error!r}.", "Report this; the log has the details.", needed=check.needed)]

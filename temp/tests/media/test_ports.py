@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -86,6 +88,16 @@ async def test_the_public_address_is_announced_first_and_with_the_port() -> None
         assert max(priorities, key=priorities.__getitem__) == "203.0.113.7"
 
 
+async def test_a_public_address_of_a_kind_that_the_machine_lacks_is_announced_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_kinds: [LAN])  # a container, whose engine maps IPv6 to it
+    monkeypatch.setattr("gpuserver.media.ports.LOOPBACK", ("127.0.0.1",))
+    monkeypatch.setattr("gpuserver.media.ports.get_host_addresses", lambda **_kinds: [LAN])
+    port = free_port()
+    async with peers_on(SharedPort(port), "2001:db8::7") as peers, Receiver() as receiver:
+        answer = await negotiation(peers, WatchedSession())(await receiver.offer())
+        assert announced(answer) == {("2001:db8::7", port), (LAN, port)}
+
+
 async def test_what_a_tunnel_delivers_on_loopback_is_a_client() -> None:
     port = free_port()
     async with peers_on(SharedPort(port), "127.0.0.1") as peers, NetworkPath("127.0.0.1") as tunnel, Receiver() as receiver:
@@ -140,6 +152,18 @@ async def test_each_session_has_a_port_of_the_range_until_there_is_none_left() -
         with pytest.raises(NoFreePort, match=f"All 2 ports from {first} to {first + 1} are in use") as refusal:
             await negotiation(peers, WatchedSession("s2"))(await three.offer())
         assert refusal.value.status == 503
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+async def test_a_port_of_the_range_that_is_not_in_use_and_cannot_be_had_is_said_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_arguments: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("gpuserver.media.ports.UdpMux", refused)
+    with pytest.raises(NoFreePort, match=os.strerror(number)):
+        PortRange(80, 90).take([LAN])
 
 
 async def test_a_port_of_the_range_that_something_else_uses_is_left_out() -> None:
@@ -199,6 +223,8 @@ def test_which_ports_the_settings_name(make_settings: MakeSettings) -> None:
         ({"webrtc_port_min": 9000}, "belong together"),
         ({"webrtc_public_ip": "example.org"}, "must be an IP address"),
         ({"webrtc_public_ip": "203.0.113.7, 2001:db8::300::1"}, "must be an IP address"),
+        ({"webrtc_public_ip": "0.0.0.0"}, "browsers can send to, not 0.0.0.0"),
+        ({"webrtc_public_ip": "203.0.113.7,fe80::1"}, "browsers can send to, not fe80::1"),
         ({"webrtc_udp_port": 65535, "media_workers": 2}, "too high for MEDIA_WORKERS"),
     ],
 )
@@ -208,4 +234,5 @@ def test_settings_that_cannot_work_are_refused(make_settings: MakeSettings, give
 
 
 def test_several_public_addresses_are_separated_by_commas(make_settings: MakeSettings) -> None:
-    assert make_settings(webrtc_public_ip="203.0.113.7, 2001:DB8:0::7").webrtc_public_ip == ("203.0.113.7", "2001:db8::7")
+    settings = make_settings(webrtc_public_ip="203.0.113.7, 2001:DB8:0::7, ::ffff:203.0.113.8,")
+    assert settings.webrtc_public_ip == ("203.0.113.7", "2001:db8::7", "203.0.113.8")
