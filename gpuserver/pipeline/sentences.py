@@ -26,8 +26,9 @@ LONGEST = 260  # characters: cut anywhere
 LONGEST_RUN = 8  # of one mark; more of it is noise
 SLICE = 32  # characters that are split in one go
 
-# The beginning of a line, while it may still be the marker of a Markdown block.
-_UNDECIDED = re.compile(r"\s*(?:[#>*+\-•`~|=\s]|\d{1,3}[.)]?\s*|\[[ xX]?\]?)*")
+# The beginning of a line, while it may still be the marker of a Markdown block. Possessive: a row of digits can be taken for numbers in
+# so many ways that trying them all would take minutes.
+_UNDECIDED = re.compile(r"(?:[#>*+\-•`~|=\s]|\d{1,3}[.)]?|\[[ xX]?\]?)*+")
 _LONGEST_HEAD = 40
 _FENCE = re.compile(r"\s*(```|~~~)")
 _MARKER = re.compile(r"\s*(?:#{1,6}\s+|>\s?|[-*+•]\s+(?:\[[ xX]\]\s+)?)*")

@@ -176,3 +176,9 @@ async def test_a_long_text_lets_others_work_while_it_is_split() -> None:
 def test_endless_rows_of_one_mark_cost_nothing_and_say_nothing(noise: str) -> None:
     stream = SentenceStream()
     assert [*stream.push("Yes. " + noise + " No."), *stream.finish()] == ["Yes.", "No."]
+
+
+@pytest.mark.parametrize("number", ["1" * 31, "1. " * 20, "[ " * 30, "12 " * 13], ids=["digits", "items", "boxes", "numbers"])
+def test_a_line_that_begins_with_many_digits_is_split_at_once(number: str) -> None:
+    """Not in a time that doubles with every digit: such a line would hold up every session for minutes."""
+    assert "".join(whole(f"{number}apples.")).endswith("apples.")
