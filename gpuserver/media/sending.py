@@ -19,6 +19,8 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import AnyRtcpPacket, HeaderExtensions, RtcpSrPacket
 
+from gpuserver.media.spreading import Spreading
+
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970, RFC 5905
 _PLACE = 0xA5C35A  # stands in a header where the time of sending goes
 HISTORY = 256  # packets that can be sent again: 2 s of pictures
@@ -77,6 +79,7 @@ class Sending:
         self._timestamp: int | None = None  # of the newest packet, without the origin: what the next report speaks of
         self._packets = self._octets = 0
         self._history: dict[int, tuple[int, bytes, bytes]] = {}
+        self._spreading = Spreading(asyncio.get_running_loop().time)
         self._retransmission = _Retransmission(sender)
         self._send_rtcp = sender._send_rtcp
         replaced: dict[str, Any] = {RUN: self._run, RETRANSMIT: self._retransmit, SEND_RTCP: self._report, ENCODER: self}
@@ -112,16 +115,20 @@ class Sending:
         getattr(sender, EXITED).set()
 
     async def _send(self, header: _Header, encoded: Encoded) -> None:
-        transport, last = self._sender.transport, len(encoded.payloads) - 1
-        header.begin((self._origin + encoded.timestamp) & 0xFFFFFFFF)
+        transport, left = self._sender.transport, len(encoded.payloads)
         self._timestamp = encoded.timestamp
-        for index, payload in enumerate(encoded.payloads):
-            head = header.pack(self._sequence, marker=index == last)
-            self._history[self._sequence % HISTORY] = (self._sequence, head, payload)
-            self._sequence = (self._sequence + 1) & 0xFFFF
-            await transport._send_rtp(head + payload)
-            self._octets += len(payload)
-        self._packets += last + 1
+        self._packets += left
+        for wait, group in self._spreading.groups(encoded.payloads):
+            if wait:
+                await asyncio.sleep(wait)
+            header.begin((self._origin + encoded.timestamp) & 0xFFFFFFFF)
+            for payload in group:
+                left -= 1
+                head = header.pack(self._sequence, marker=not left)
+                self._history[self._sequence % HISTORY] = (self._sequence, head, payload)
+                self._sequence = (self._sequence + 1) & 0xFFFF
+                await transport._send_rtp(head + payload)
+                self._octets += len(payload)
 
     async def _retransmit(self, sequence: int) -> None:
         """The browser misses a packet (NACK)."""
