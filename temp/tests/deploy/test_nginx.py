@@ -11,8 +11,6 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
@@ -20,9 +18,7 @@ import pytest
 from aiohttp import web
 from api_pair import Pair, make_pair
 from conftest import MakeSettings
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from own_certificate import make_certificate
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from running_server import free_ports
 
@@ -40,24 +36,9 @@ http {{
 """
 
 
-def _make_certificate(folder: Path) -> Path:
-    """Self-signed, for 127.0.0.1; the certificate and, beside it, its key."""
-    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    (folder / "privkey.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return folder / "fullchain.pem"
-
-
 def _configure(folder: Path, upstream: int, http: int, https: int) -> Path:
     """The example with this machine's ports and a certificate, as a configuration of its own."""
-    _make_certificate(folder)
+    make_certificate(folder)
     example = EXAMPLE.read_text(encoding="utf-8")
     for ours, theirs in (
         ("listen [::]:80;", ""),

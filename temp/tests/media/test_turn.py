@@ -47,12 +47,16 @@ def pair_in_use(receiver: Receiver) -> CandidatePair:
     return transport._connection._nominated[1]
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_session_through_the_relay_alone(tmp_path: Path, make_settings: MakeSettings, transport: str) -> None:
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_a_session_through_the_relay_alone(
+    tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "fullchain.pem"))
     async with turn_server(tmp_path) as server:
+        ours = {"tls": server.secure_address}.get(transport, f"turn:{server.address}?transport={transport}")
         settings = make_settings(
             webrtc_turn_server="turn.example.org:3478",
-            webrtc_turn_server_local=f"turn:{server.address}?transport={transport}",
+            webrtc_turn_server_local=ours,
             webrtc_turn_username=USERNAME,
             webrtc_turn_password=PASSWORD,
             webrtc_ice_policy="relay",
@@ -70,7 +74,16 @@ async def test_a_session_through_the_relay_alone(tmp_path: Path, make_settings: 
             for candidate in (pair.local_candidate, pair.remote_candidate):
                 assert candidate.type == "relay"
                 assert FIRST_RELAY_PORT <= candidate.port <= LAST_RELAY_PORT
-            assert turn_of(peers) == {"server": f"{server.address} ({transport.upper()})", "status": "ok"}
+            port = server.secure_port if transport == "tls" else server.port
+            assert turn_of(peers) == {"server": f"127.0.0.1:{port} ({transport.upper()})", "status": "ok"}
+
+
+async def test_a_certificate_that_is_not_trusted_is_said_in_plain_words(tmp_path: Path, make_settings: MakeSettings) -> None:
+    async with turn_server(tmp_path) as server:
+        settings = make_settings(webrtc_turn_server=server.secure_address, webrtc_turn_username=USERNAME, webrtc_turn_password=PASSWORD)
+        async with peers_with(settings) as peers, Receiver() as receiver:
+            await receiver.connect(negotiation(peers, WatchedSession()))
+            assert "has a certificate that is not trusted here (self-signed certificate)" in str(turn_of(peers))
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
