@@ -16,7 +16,7 @@ from turn_server import PASSWORD, USERNAME, free_port, turn_server
 from gpuserver import cli
 from gpuserver.config import Settings
 from gpuserver.media.doctor.checks import Check, diagnose, ok
-from gpuserver.media.doctor.doctor import examine
+from gpuserver.media.doctor.doctor import SharedDiagnosis, examine
 from gpuserver.wire import Diagnosis, Finding
 
 
@@ -78,6 +78,49 @@ async def test_a_port_in_use_is_the_only_finding_that_counts(quiet: MakeSettings
         found = await examine(quiet(webrtc_udp_port=port))
     assert not found.healthy
     assert [finding.detail for finding in found.findings] == [f"UDP port {port} on 127.0.0.1 is in use."]
+
+
+async def test_the_port_of_every_worker_is_looked_at(quiet: MakeSettings) -> None:
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port + 1))
+        found = await examine(quiet(webrtc_udp_port=port, media_workers=2))
+    assert [finding.detail for finding in found.findings] == [f"UDP port {port + 1} on 127.0.0.1 is in use."]
+
+
+async def test_no_finding_shows_a_secret(quiet: MakeSettings, tmp_path: Path) -> None:
+    secrets = {
+        name: f"hidden-{name}" for name in ("api_keys", "internal_secret", "openai_api_key", "webrtc_turn_password", "webrtc_turn_username")
+    }
+    async with turn_server(tmp_path) as server:
+        found = await examine(quiet(webrtc_turn_server=server.address, webrtc_ice_policy="relay", **secrets))
+    assert not found.healthy
+    assert "hidden" not in found.model_dump_json()
+
+
+async def test_many_who_ask_at_once_cost_one_examination_and_the_next_one_another() -> None:
+    begun, may_end = 0, asyncio.Event()
+
+    async def examine_slowly() -> Diagnosis:
+        nonlocal begun
+        begun += 1
+        await may_end.wait()
+        return Diagnosis(healthy=True, findings=[])
+
+    shared = SharedDiagnosis(examine_slowly)
+    asking = [asyncio.create_task(shared.get()) for _ in range(100)]
+    await asyncio.wait(asking[:1], timeout=0.01)
+    asking[0].cancel()  # who gives up spoils it for nobody
+    may_end.set()
+    assert all(isinstance(found, Diagnosis) for found in await asyncio.gather(*asking[1:]))
+    assert begun == 1
+    await shared.get()
+    assert begun == 2
+    may_end.clear()
+    last = asyncio.create_task(shared.get())
+    await asyncio.wait([last], timeout=0.01)
+    await shared.aclose()
+    assert last.cancelled()
 
 
 async def test_what_musetalk_lacks_and_where_folders_are_missing(

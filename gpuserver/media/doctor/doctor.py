@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from gpuserver.media.doctor.network_checks import network_checks
 from gpuserver.media.doctor.service_checks import service_checks
 from gpuserver.media.ice import ice_network
 from gpuserver.media.ice_connection import IceNetwork
+from gpuserver.media.ports import make_ports
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.voice import ReportingVoice, make_voice
 from gpuserver.web.binding import check_port
@@ -25,19 +26,39 @@ from gpuserver.wire import Diagnosis, Finding
 SERVER, SETTINGS = "Server", "Settings"
 
 
+class SharedDiagnosis:
+    """One examination at a time: who asks while one runs gets its result, so that many who ask cost no more than one."""
+
+    def __init__(self, examine: Callable[[], Coroutine[None, None, Diagnosis]]):
+        self._examine = examine
+        self._running: asyncio.Task[Diagnosis] | None = None
+
+    async def get(self) -> Diagnosis:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._examine(), name="diagnosis")
+        return await asyncio.shield(self._running)
+
+    async def aclose(self, _app: web.Application | None = None) -> None:
+        """End what runs."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+
 def add_diagnosis_route(
     app: web.Application, settings: Settings, network: IceNetwork, voice: ReportingVoice, language_model: ReportingModel
 ) -> None:
-    """Serve GET /v1/diagnosis from the media server's `app`, one at a time."""
-    one_at_a_time = asyncio.Lock()
+    """Serve GET /v1/diagnosis from the media server's `app`."""
+    shared = SharedDiagnosis(
+        lambda: diagnose([Check(SERVER, _runs, needed=True), *_checks(settings, network, voice, language_model)]),
+    )
 
     @needs_key
     async def diagnosis(_request: web.Request) -> web.Response:
-        async with one_at_a_time:
-            found = await diagnose([Check(SERVER, _runs, needed=True), *_checks(settings, network, voice, language_model)])
-        return web.json_response(text=found.model_dump_json())
+        return web.json_response(text=(await shared.get()).model_dump_json())
 
     app.router.add_get("/v1/diagnosis", diagnosis)
+    app.on_shutdown.append(shared.aclose)
 
 
 async def examine(settings: Settings) -> Diagnosis:
@@ -45,10 +66,11 @@ async def examine(settings: Settings) -> Diagnosis:
     async with AsyncExitStack() as parts:
         try:
             network, voice, language_model = ice_network(settings), make_voice(settings), make_language_model(settings)
-            network.ports.start()
+            for ports in (network.ports, *(make_ports(settings, worker) for worker in range(1, settings.media_workers))):
+                ports.start()
+                parts.callback(ports.close)
         except CannotStart as error:
             return Diagnosis(healthy=False, findings=[failed(SETTINGS, error.detail, error.advice, needed=True)])
-        parts.callback(network.ports.close)
         for part in (voice, language_model):
             part.start()
             parts.push_async_callback(part.aclose)
