@@ -178,6 +178,7 @@ class RendererClient:
             order.crop.set_exception(error)
         elif message.outcome == Outcome.STALE:
             order.crop.cancel()
+            order.crop.set_running_or_notify_cancel()
         else:
             order.crop.set_result(crop)
 

@@ -1,15 +1,18 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from fake_network import FakeNetwork, prepared_avatar
 from fakes import FakeEngine, fake_avatar, loud
+from render_service_rig import ServiceRig
 from structlog.testing import capture_logs
 
 from gpuserver.domain import Generation, MouthJob, Speech
 from gpuserver.errors import NoDevice
 from gpuserver.media.mouths import NOT_PREPARED, Mouths
 from gpuserver.musetalk.engines import LOADING, Engines
+from gpuserver.musetalk.render_service.remote_device import RemoteDevice
 from gpuserver.musetalk.renderer import Device, RenderChange
 from gpuserver.musetalk.rendering.ladder import Step
 from gpuserver.pipeline.standing import StandingNotices, Told
@@ -129,3 +132,45 @@ async def test_without_a_wish_for_more_the_engine_is_ready_at_once() -> None:
     mouths.start()
     assert mouths.status().items() >= {"name": "fake", "wanted": "fake", "state": "ready", "fallback": None}.items()
     await mouths.aclose()
+
+
+class ProcessRoom(Room):
+    """Mouths whose network is a renderer process, which can be ended and started again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = ServiceRig()
+        self.mouths = Mouths(Engines([RemoteDevice(self.process.path)], FakeEngine()), self.standing)
+
+
+async def test_mouths_return_to_a_renderer_process_that_was_started_again() -> None:
+    room = ProcessRoom()
+    await room.loaded()
+    assert room.mouths.status().items() >= {"name": "musetalk", "state": "ready", "frames_per_second": 450.0}.items()
+    with capture_logs() as logs:
+        room.process.end()
+        await room.until(lambda: "engine_fallback" in room.told)
+    assert [line["event"] for line in logs] == ["device_lost", "engine_fallback", "mouths"]
+    status = room.mouths.status()
+    assert status["state"] == "fallback" and status["devices"] == []
+    assert status["fallback"] == "The renderer process has ended; it is started again. The warp engine draws the lips."
+    room.process.start_again()
+    await room.until(lambda: room.told.count("engine_ready") == 2)
+    assert room.told == ["engine_loading", "engine_ready", "engine_fallback", "engine_ready"]
+    assert room.mouths.status().items() >= {"name": "musetalk", "state": "ready", "fallback": None}.items()
+    await room.mouths.aclose()
+    room.process.close()
+
+
+async def test_the_wait_for_a_renderer_process_ends_with_the_server() -> None:
+    room = ProcessRoom()
+    room.process.end()
+    room.mouths.start()
+    with capture_logs() as logs:
+        await room.mouths.aclose()
+    assert logs == []
+    for thread in threading.enumerate():
+        if thread.name == "engines":
+            thread.join(10)
+            assert not thread.is_alive()
+    room.process.close()
