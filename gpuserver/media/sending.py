@@ -6,9 +6,11 @@ aiortc has no public way to any of this. test_aiortc_guard.py fails when a name 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,7 +81,9 @@ class Sending:
         self._timestamp: int | None = None  # of the newest packet, without the origin: what the next report speaks of
         self._packets = self._octets = 0
         self._history: dict[int, tuple[int, bytes, bytes]] = {}
-        self._spreading = Spreading(asyncio.get_running_loop().time)
+        self._now = asyncio.get_running_loop().time
+        self._spreading = Spreading(self._now)
+        self._sent_again: deque[float] = deque([-math.inf] * HISTORY, HISTORY)  # when, the newest last
         self._retransmission = _Retransmission(sender)
         self._send_rtcp = sender._send_rtcp
         replaced: dict[str, Any] = {RUN: self._run, RETRANSMIT: self._retransmit, SEND_RTCP: self._report, ENCODER: self}
@@ -131,9 +135,10 @@ class Sending:
                 self._octets += len(payload)
 
     async def _retransmit(self, sequence: int) -> None:
-        """The browser misses a packet (NACK)."""
+        """The browser misses a packet (NACK). One of its packets can ask for thousands: no more than HISTORY are sent again in a second."""
         known, head, payload = self._history.get(sequence % HISTORY, (-1, b"", b""))
-        if known == sequence:
+        if known == sequence and self._sent_again[0] <= self._now() - 1:
+            self._sent_again.append(self._now())
             await self._sender.transport._send_rtp(self._retransmission.wrap(head, payload))
 
     async def _report(self, packets: list[AnyRtcpPacket]) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
-from aiortc import RTCDtlsTransport, RTCRtpSender
-from aiortc.rtp import RtpPacket
-from virtual_time import in_virtual_time, now
+from sent_packets import SentPackets
+from virtual_time import in_virtual_time
 
 from gpuserver.domain import FRAME_SECONDS
-from gpuserver.media.sending import Encoded, Sending, _Header
 from gpuserver.media.spreading import GROUP, RATE, Spreading
 
 PACKET = bytes(1200)
@@ -35,41 +31,18 @@ class Link:
             self._queued += size
 
 
-class Transport:
-    """Notes when packets leave, in place of aiortc's."""
-
-    state = "connected"
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[float, bytes]] = []
-
-    async def _send_rtp(self, data: bytes) -> None:
-        self.sent.append((now(), data))
-
-
-class NoTrack:
-    async def recv(self) -> Encoded:
-        raise AssertionError("nobody asks")
-
-    def stop(self) -> None:
-        pass
-
-
 @in_virtual_time
 async def test_a_slow_link_loses_nothing_of_a_key_frame() -> None:
-    transport, link = Transport(), Link()
-    sender = RTCRtpSender("video", cast(RTCDtlsTransport, transport))
-    sending = Sending(sender, NoTrack(), 0.0, 90_000)
-    header = _Header(97, sender)
+    stream, link = SentPackets(), Link()
     for timestamp, payloads in enumerate([KEY_FRAME, *[ORDINARY] * 5]):
-        await sending._send(header, Encoded(payloads, timestamp * 3600))
-    for at, data in transport.sent:
-        link.carry(at, len(data))
+        await stream.send(*payloads, timestamp=timestamp * 3600)
+    for at, size in zip(stream.times, stream.sizes, strict=True):
+        link.carry(at, size)
     assert link.lost == 0
-    first = [(at, RtpPacket.parse(data)) for at, data in transport.sent][: len(KEY_FRAME)]
-    assert first[-1][0] - first[0][0] < FRAME_SECONDS
-    assert [packet.marker for _, packet in first] == [0] * 32 + [1]
-    assert len({packet.timestamp for _, packet in first}) == 1
+    last = len(KEY_FRAME) - 1
+    assert stream.times[last] - stream.times[0] < FRAME_SECONDS
+    assert [packet.marker for packet in stream.packets[: last + 1]] == [0] * last + [1]
+    assert len({packet.timestamp for packet in stream.packets[: last + 1]}) == 1
 
 
 def test_an_ordinary_picture_leaves_at_once() -> None:
