@@ -19,6 +19,7 @@ from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.llm_openai import OpenAiModel
 from gpuserver.pipeline.outlook import Outlook
 from gpuserver.pipeline.reasoning import ReasoningFilter
+from gpuserver.pipeline.whole_characters import WholeCharacters
 from gpuserver.wire import ModelInfo
 
 PROBE_SECONDS = 1.0  # how long a server may take to list its models
@@ -241,20 +242,20 @@ class ModelRouter:
 
 async def _spoken(raw: AsyncGenerator[Token, None]) -> AsyncGenerator[Token, None]:
     """The tokens that are to be shown and spoken. Raises LanguageModelFailed where the model stalls in mid-answer."""
-    reasoning = ReasoningFilter()
+    characters, reasoning = WholeCharacters(), ReasoningFilter()
     last: Token | None = None
     length = 0
     async with aclosing(raw) as tokens:
         while (token := await _next(tokens, in_mid_answer=last is not None)) is not None:
             last = token
-            text = reasoning.push(token.text)[: LONGEST_ANSWER - length]
+            text = reasoning.push(characters.push(token.text))[: LONGEST_ANSWER - length]
             length += len(text)
             if text:
                 yield replace(token, text=text)
             if length >= LONGEST_ANSWER:
                 log.warning("answer cut", model=token.model, characters=length)
                 return
-    if last is not None and (rest := reasoning.finish()):
+    if last is not None and (rest := reasoning.push(characters.finish()) + reasoning.finish()):
         yield replace(last, text=rest)
 
 

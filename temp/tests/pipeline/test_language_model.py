@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 from conftest import MakeSettings
@@ -11,6 +11,7 @@ from fake_openai import fake_openai
 
 from gpuserver.domain import Message, Token
 from gpuserver.errors import CannotStart, LanguageModelFailed, UnknownModel
+from gpuserver.messages import TextStream
 from gpuserver.pipeline import language_model
 from gpuserver.pipeline.language_model import FRESH_SECONDS, ModelRouter, ReportingModel, make_language_model
 from gpuserver.pipeline.llm_ollama import OllamaModel
@@ -254,3 +255,27 @@ async def test_without_a_server_there_is_nothing_to_choose(make_settings: MakeSe
         model = make_language_model(make_settings(llm=llm, ollama_base_url=NOWHERE))
         assert await model.choices() == []
         await model.aclose()
+
+
+class HalvesServer:
+    """Cuts between the halves of a character, as servers do that count in UTF-16."""
+
+    kind, base_url, model = "fake", "http://fake", "half"
+
+    async def models(self) -> list[str]:
+        return [self.model]
+
+    async def reply(
+        self, messages: Sequence[Message], *, model: str | None = None, kb_id: str | None = None
+    ) -> AsyncGenerator[Token, None]:
+        for piece in ("Good \ud83d", "\ude00", " bye\ud83d"):
+            yield Token(piece, self.model)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_character_that_comes_in_halves_can_be_sent_to_the_student() -> None:
+    said = text(await ask(ModelRouter([HalvesServer()], strict=True)))
+    assert said == "Good 😀 bye\ufffd"
+    assert "😀" in TextStream(turn=1, delta=said).model_dump_json()
