@@ -1,121 +1,139 @@
-"""The patch of picture on which the inside of a mouth is painted, coarser than the picture where the mouth is large."""
+"""The samples of the picture on which the insides of mouths are painted, coarser than the picture where a mouth is large.
+
+What depends on the place along the lips alone is worked out once per place, on curves, and spread over the samples where it is used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuserver.domain import AvatarFrame, Box, Bytes2D, Floats
+from gpuserver.domain import Box, Floats
 from gpuserver.musetalk.warp.mouth_fields import MouthFields
-from gpuserver.musetalk.warp.mouth_geometry import MouthGeometry
-from gpuserver.musetalk.warp.mouth_light import BLACK, Color, planes
+from gpuserver.musetalk.warp.mouth_geometry import COLUMNS, MouthGeometry, Reals
+from gpuserver.musetalk.warp.mouth_light import BLACK, Color
+from gpuserver.musetalk.warp.mouth_row import Extent, MouthRow, lips_extents
 
 FINEST = 90.0  # samples per mouth width: painted surfaces are smooth, finer ones look the same
-_FROM_GRID = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+CURVE_POINTS = 16  # per column of the grid, a quarter of a sample apart where samples are finest: the nearest one is near enough
+BESIDE = 2  # columns of the grid beside the lips that a tilted patch reaches
+MARGIN = 0.06  # mouth widths above and below the lips
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OwnTeeth:
-    """What is shown of the source's own teeth, float32 [h, w] on the canvas. weight: 0..1; right, down: where from, in pixels."""
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Where one mouth is painted. samples: of the canvas, row by row. shape: how many rows and columns."""
 
-    weight: Floats
-    right: Floats
-    down: Floats
+    mouth: int
+    box: Box  # of the picture
+    samples: slice
+    shape: tuple[int, int]
 
 
 @dataclass(slots=True, eq=False)
 class Canvas:
-    """The samples around the moved lips. Fields are float32 [h, w]; lengths in pixels of the picture unless said."""
+    """The samples around the moved lips of n mouths, one patch after the other, float32 [samples].
 
-    box: Box  # of the picture
-    step: int  # pixels between two samples
-    unit: float  # pixels per mouth width
-    x: Floats  # mouth widths from the middle of the lips
-    y: Floats  # mouth widths, mouth coordinates
+    Curves from corner to corner are float32 [n, points]. Lengths are in mouth widths.
+    """
+
+    patches: Sequence[Patch]
+    nearest: NDArray[np.intp]  # point of all curves to each sample
+    owner: NDArray[np.intp]  # the mouth of each sample
+    # curves
+    x: Floats  # from the middle of the lips
     place: Floats  # -1 left corner, 1 right corner
+    gap: Floats
+    moved: Floats  # how far the upper lip's edge went down
+    source_upper: Floats  # where that edge is in the source
+    source_gap: Floats
+    # samples
+    y: Floats
     depth: Floats  # below the upper lip's edge
     height: Floats  # above the lower lip's edge
-    gap: Floats
     below_rest: Floats  # below the line where the lips would meet
-    moved: Floats  # mouth widths: how far the upper lip's edge went down
-    source_upper: Floats  # mouth widths, where that edge is in the source
-    source_gap: Floats  # mouth widths
     luma: Floats
-    blue: Floats
-    red: Floats
+    chroma: Floats  # [2, samples]
 
-    def lay(self, weight: Floats, color: Color, brightness: Floats | float = 1.0) -> None:
-        """Blend a colour in; `brightness` scales it against black."""
-        target = BLACK + (color.y - BLACK) * brightness
-        self.luma += weight * (target - self.luma)
-        self.blue += weight * (color.u - self.blue)
-        self.red += weight * (color.v - self.red)
+    def spread(self, *curves: Reals) -> Floats:
+        """The curves' values at the samples: float32 [curves, samples]."""
+        return _taken(curves, self.nearest)
+
+    def each(self, *numbers: Reals) -> Floats:
+        """Every mouth's own number, [n, 1], at its samples: float32 [numbers, samples]."""
+        return _taken(numbers, self.owner)
+
+    def fill(self, color: Color, brightness: Reals) -> None:
+        """Paint everything; `brightness` scales the colour against black."""
+        light, self.chroma[0], self.chroma[1] = self.each(color.y - BLACK, color.u, color.v)
+        self.luma[...] = light * brightness + BLACK
+
+    def lay(self, weight: Reals, color: Color, brightness: Reals | float = 1.0) -> None:
+        """Blend a colour in."""
+        target = self.each(color.y - BLACK, color.u, color.v)
+        self.luma += weight * (target[0] * brightness + BLACK - self.luma)
+        self.chroma += weight * (target[1:] - self.chroma)
 
 
-def canvas_around(mouth: MouthGeometry, fields: MouthFields) -> Canvas | None:
-    """A blank canvas over the moved lips, inside the mouth's box; None where there is no place for one."""
-    inside = np.flatnonzero(np.abs(fields.place) <= 1.05)
-    if not len(inside):
+def make_canvas(geometries: Sequence[MouthGeometry], mouths: MouthRow, fields: MouthFields, wanted: Sequence[bool]) -> Canvas | None:
+    """A canvas over the moved lips of the mouths that are wanted, not painted yet; None where there is no place for one."""
+    extents = lips_extents(mouths, fields.place, fields.upper_inner, fields.lower_inner, reach=1.05)
+    patches: list[Patch] = []
+    places: list[Floats] = []
+    count = 0
+    for number, (mouth, extent) in enumerate(zip(geometries, extents, strict=True)):
+        step = max(round(mouth.unit / FINEST), 1)
+        box = None if extent is None or not wanted[number] else mouth.box_around(*extent.grown(MARGIN), multiple=2 * step)
+        if box is not None:
+            shape = (box.height // step, box.width // step)
+            size = shape[0] * shape[1]
+            patches.append(Patch(number, box, slice(count, count + size), shape))
+            places.append(np.array(mouth.places(box, step)).reshape(2, size))
+            count += size
+    if not patches:
         return None
-    step = max(round(mouth.unit / FINEST), 1)
-    top, bottom = float(fields.upper_inner[inside].min()) - 0.06, float(fields.lower_inner[inside].max()) + 0.06
-    box = mouth.box_around(float(mouth.x[inside[0]]), top, float(mouth.x[inside[-1]]), bottom, multiple=2 * step)
-    if box is None:
-        return None
-    x, y = mouth.places(box, step)
-    to_grid, size = mouth.box_to_grid(box, step), (box.width // step, box.height // step)
-    ui, li, rest, place = _sampled((fields.upper_inner, fields.lower_inner, fields.rest_line, fields.place), to_grid, size)
-    source_upper, source_lower, *_ = _sampled((mouth.upper_inner, mouth.lower_inner) * 2, to_grid, size)
-    unit = np.float32(mouth.unit)
-    blank = np.zeros((3, *x.shape), np.float32)
+    owner = np.repeat([patch.mouth for patch in patches], [place.shape[1] for place in places])
+    x, y = np.concatenate(places, axis=1)
+    begin, curves = _curves(mouths, fields, extents)
+    points = curves.shape[2]
+    spacing = mouths.x[:, 1:2] - mouths.x[:, :1]
+    beginning, per_x = _taken((begin - spacing / 2, CURVE_POINTS / spacing), owner)
+    position = ((x - beginning) * per_x - 0.5).clip(0, points - 1)
+    along, place, upper, lower, rest, source_upper, source_lower = curves
+    upper_edge, lower_edge, rest_edge = _between((upper, lower, rest), position, owner * points)
+    nearest = (position + 0.5).astype(np.intp) + owner * points
     return Canvas(
-        box, step, mouth.unit, x - np.float32(mouth.middle), y, place,
-        depth=(y - ui) * unit, height=(li - y) * unit, gap=np.maximum(li - ui, 0) * unit, below_rest=(y - rest) * unit,
-        moved=ui - source_upper, source_upper=source_upper, source_gap=np.maximum(source_lower - source_upper, 1e-3),
-        luma=blank[0], blue=blank[1], red=blank[2],
+        patches, nearest, owner,
+        x=along - mouths.middle, place=place, gap=(lower - upper).clip(0), moved=upper - source_upper,
+        source_upper=source_upper, source_gap=(source_lower - source_upper).clip(1e-3),
+        y=y, depth=y - upper_edge, height=lower_edge - y, below_rest=y - rest_edge,
+        luma=np.empty(count, np.float32), chroma=np.empty((2, count), np.float32),
     )  # fmt: skip
 
 
-def _sampled(curves: tuple[Floats, ...], to_grid: NDArray[np.float64], size: tuple[int, int]) -> list[Floats]:
-    """Four curves over the grid's columns, each float32 [h, w] on the canvas."""
-    # One row of pixels is the same in all rows once its border is replicated.
-    spread = cv2.warpAffine(np.stack(curves, -1)[None], to_grid, size, flags=_FROM_GRID, borderMode=cv2.BORDER_REPLICATE)
-    return [np.asarray(curve, np.float32) for curve in cv2.split(spread)]
+def _curves(mouths: MouthRow, fields: MouthFields, extents: Sequence[Extent | None]) -> tuple[Floats, Floats]:
+    """Where the curves begin, x [n, 1], and the curves, float32 [7, n, points]: x itself, place, then heights of edges."""
+    first = np.array([0 if extent is None else max(extent.first - BESIDE, 0) for extent in extents])[:, None]
+    widest = max(extent.last - extent.first for extent in extents if extent is not None) + 1 + 2 * BESIDE
+    columns = (first + np.arange(widest)).clip(0, COLUMNS - 1) + np.arange(0, len(first) * COLUMNS, COLUMNS)[:, None]
+    rough = _taken(
+        (mouths.x, fields.place, fields.upper_inner, fields.lower_inner, fields.rest_line, mouths.upper_inner, mouths.lower_inner), columns
+    )
+    fine = cv2.resize(rough.reshape(-1, widest), None, fx=CURVE_POINTS, fy=1)
+    return rough[0, :, :1], np.asarray(fine, np.float32).reshape(*rough.shape[:2], -1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Paint:
-    """A finished canvas. alpha: 0..1, how much of it is seen."""
-
-    canvas: Canvas
-    alpha: Floats
-    own_teeth: OwnTeeth | None
-
-    def lay_over(self, crop: tuple[Bytes2D, Bytes2D, Bytes2D], crop_box: Box, source: AvatarFrame) -> None:
-        """Blend into the three planes of a crop of the source's picture, in place."""
-        canvas, box = self.canvas, self.canvas.box
-        colors = (canvas.luma, canvas.blue, canvas.red)
-        for plane, original, color, scale in zip(crop, planes(source), colors, (1, 2, 2), strict=True):
-            size = (box.width // scale, box.height // scale)
-            top, left = (box.top - crop_box.top) // scale, (box.left - crop_box.left) // scale
-            part = plane[top : top + size[1], left : left + size[0]]
-            shown = _resized(color, size)
-            if self.own_teeth is not None:
-                shown += _resized(self.own_teeth.weight, size) * (self._own(self.own_teeth, original, scale, size) - shown)
-            under = part.astype(np.float32)
-            part[...] = np.rint(np.clip(under + _resized(self.alpha, size) * (shown - under), 0, 255)).astype(np.uint8)
-
-    def _own(self, teeth: OwnTeeth, plane: Bytes2D, scale: int, size: tuple[int, int]) -> Bytes2D:
-        """The source's pixels that come into the box from where its own teeth are."""
-        box = self.canvas.box
-        x = _resized(teeth.right, size) / scale + np.arange(box.left // scale, box.right // scale, dtype=np.float32)
-        y = _resized(teeth.down, size) / scale + np.arange(box.top // scale, box.bottom // scale, dtype=np.float32)[:, None]
-        return np.asarray(cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+def _between(curves: Sequence[Reals], position: Floats, begin: NDArray[np.intp]) -> Floats:
+    """The curves' values between two of their points: edges are sharp, so the nearest point is not near enough."""
+    left = position.astype(np.intp).clip(0, curves[0].shape[1] - 2)
+    before, after = _taken(curves, begin + left), _taken(curves, begin + left + 1)
+    return np.asarray(before + (after - before) * (position - left).astype(np.float32), np.float32)
 
 
-def _resized(field: Floats, size: tuple[int, int]) -> Floats:
-    smaller = size[0] < field.shape[1]
-    return np.array(cv2.resize(field, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR), np.float32)
+def _taken(values: Sequence[Reals], index: NDArray[np.intp]) -> Floats:
+    """float32 [values, ...]: what is at each index of several arrays of one shape, flattened."""
+    return np.array(values, np.float32).reshape(len(values), -1).take(index, axis=1, mode="clip")

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from gpuserver.domain import Floats
-from gpuserver.musetalk.warp.mouth_geometry import CHEEK, NECK, MouthGeometry, smooth, smooth_step
+from gpuserver.musetalk.warp.mouth_geometry import CHEEK, COLUMNS, NECK, smooth_step
+from gpuserver.musetalk.warp.mouth_row import MouthRow
 from gpuserver.musetalk.warp.mouth_shape import Part
 
 CORNER_DROP = 0.3  # of the chin's drop
@@ -31,9 +32,9 @@ INSET = 0.25  # of a parted lip's thickness is cut off at its inner edge, where 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MouthFields:
-    """The moved mouth. Curves and fields are in mouth coordinates over the grid's columns (and rows).
+    """Moved mouths. Curves (float32 [n, COLUMNS]) and fields (float32 [n, ROWS, COLUMNS]) over the grid of each, in mouth coordinates.
 
-    backward: float32 [ROWS, COLUMNS, 4]: x displacement, y displacement above the lip line, the same below, height
+    backward: float32 [4, n, ROWS, COLUMNS]: x displacement, y displacement above the lip line, the same below, height
     below the lip line; a pixel of the wanted picture at p shows the source at p + displacement.
     """
 
@@ -44,67 +45,77 @@ class MouthFields:
     backward: Floats
 
 
-def move_mouth(mouth: MouthGeometry, row: Floats) -> MouthFields:
-    """The fields that give the mouth of a picture the shape of a feature row."""
-    opening = _visible(mouth.neutral * max(float(row[Part.OPENING]), 0.0), mouth)
-    smile = SMILE_FADES * min(opening, 0.4) + SMILE_ROUNDS * float(row[Part.ROUNDING])
-    sideways = _sideways(mouth, float(row[Part.WIDTH]) - mouth.parted * smile)
-    source_x = mouth.x - sideways
-    uo, ui, li, lo, jaw = (
-        np.interp(source_x, mouth.x, curve).astype(np.float32)
-        for curve in (mouth.upper_outer, mouth.upper_inner, mouth.lower_inner, mouth.lower_outer, mouth.jaw)
-    )
-    place = _place(mouth, source_x)
+def move_mouths(mouths: MouthRow, rows: Floats) -> MouthFields:
+    """The fields that give each mouth the shape of its feature row, float32 [n, PARTS]."""
+    part = rows.T[..., None]
+    rounding = part[Part.ROUNDING]
+    opening = _visible(mouths.neutral * part[Part.OPENING].clip(0), mouths)
+    smile = SMILE_FADES * opening.clip(0, 0.4) + SMILE_ROUNDS * rounding
+    width = part[Part.WIDTH] - mouths.parted * smile
+    sideways = mouths.pull * width.clip(-mouths.pull_limit, mouths.pull_limit)
+    source_x = mouths.x - sideways
+    uo, ui, li, lo, jaw = _curves_at(mouths, source_x)
+    place = _place(mouths, source_x)
     gap = li - ui
-    chin_drop = mouth.neutral * float(row[Part.JAW]) - 0.3 * (1 - UPPER_CLOSES) * mouth.opening
+    chin_drop = mouths.neutral * part[Part.JAW] - (0.3 * (1 - UPPER_CLOSES)) * mouths.opening
 
     # Inner lips: first closed onto the rest line, then opened.
-    hold = _side_window(mouth, mouth.x)
-    smiling = np.maximum(ui[np.argmin(np.abs(place))] - ui, 0)  # how far the corners are pulled up
-    serious = FLATTENED * mouth.parted * min(opening / 0.2, 1.0)
-    corner = (CORNER_DROP * chin_drop + serious * smiling) * hold
-    aperture = opening * _aperture(place, opening, float(row[Part.ROUNDING]))
-    share = UPPER_SHARE + (LIFTED_SHARE - UPPER_SHARE) * float(row[Part.LIFT])
-    rest_line = ui + UPPER_CLOSES * gap
-    upper_target = rest_line + corner - share * aperture
+    smiling = (np.take_along_axis(ui, np.abs(place).argmin(1)[:, None], 1) - ui).clip(0)  # how far the corners are pulled up
+    serious = FLATTENED * mouths.parted * (opening / 0.2).clip(0, 1)
+    corner = (CORNER_DROP * chin_drop + serious * smiling) * mouths.hold
+    aperture = opening * _aperture(place, opening, rounding)
+    share = UPPER_SHARE + (LIFTED_SHARE - UPPER_SHARE) * part[Part.LIFT]
+    rest_line = ui + UPPER_CLOSES * gap + corner
+    upper_target = rest_line - share * aperture
     lower_target = upper_target + aperture
 
-    inset = INSET * mouth.parted * smooth_step(0.0, 0.05, gap)
+    inset = INSET * mouths.parted * smooth_step(0.0, 0.05, gap)
     upper_source, lower_source = ui - inset * (ui - uo), li + inset * (lo - li)
-    fuller = 1 + 0.22 * float(row[Part.ROUNDING]) - 0.50 * float(row[Part.PRESS]) - 0.25 * smooth(0.15, 0.5, opening)
+    fuller = 1 + 0.22 * rounding - 0.50 * part[Part.PRESS] - 0.25 * smooth_step(0.15, 0.5, opening)
     upper_outer_target = upper_target - (upper_source - uo) * (1 + (fuller - 1) * 0.7)
     lower_outer_target = lower_target + (lo - lower_source) * fuller
 
-    top = mouth.nose - CHEEK * smooth_step(0.5, 1.6, np.abs(place)) + 0.02
-    upper = _column_map(mouth.y, [top, uo, upper_source], [top, upper_outer_target, upper_target])
-    below_chin = jaw + NECK
-    lower = -_column_map(  # from below: the neck stands still, the lip gives way
-        -mouth.y,
-        [-below_chin, -jaw, -lo, -lower_source],
-        [-below_chin, -(jaw + chin_drop * hold), -lower_outer_target, -lower_target],
-    )
-    backward = np.empty((len(mouth.y), len(mouth.x), 4), np.float32)
     line = (upper_target + lower_target) / 2
-    backward[..., 0] = -sideways * _height_window(mouth, line, jaw)
-    backward[..., 1] = cv2.GaussianBlur(upper, (3, 5), 0)
-    backward[..., 2] = cv2.GaussianBlur(lower, (3, 5), 0)
-    backward[..., 3] = mouth.y[:, None] - line
-    backward[..., :3] *= _rim(backward.shape[0], backward.shape[1])[..., None]
-    return MouthFields(upper_target, lower_target, rest_line + corner, place, backward)
+    below = mouths.y[:, :, None] - line[:, None]
+    top = mouths.nose - CHEEK * smooth_step(0.5, 1.6, np.abs(place)) + np.float32(0.02)
+    below_chin = jaw + NECK
+    backward = np.empty((4, *below.shape), np.float32)
+    backward[0] = -sideways[:, None] * _height_window(mouths, below, line, jaw)
+    backward[1] = _column_map(mouths.y, [top, uo, upper_source], [top, upper_outer_target, upper_target])
+    backward[2] = -_column_map(  # from below: the neck stands still, the lip gives way
+        -mouths.y,
+        [-below_chin, -jaw, -lo, -lower_source],
+        [-below_chin, -(jaw + chin_drop * mouths.hold), -lower_outer_target, -lower_target],
+    )
+    backward[3] = below
+    _soften(backward[1:3])
+    _steady_rim(backward[:3])
+    return MouthFields(upper_target, lower_target, rest_line, place, backward)
 
 
-def _visible(opening: float, mouth: MouthGeometry) -> float:
+def _visible(opening: Floats, mouths: MouthRow) -> Floats:
     """The opening to draw: a small mouth articulates more, or its small openings are lost between two pixels.
 
     Parted lips need half of it: their teeth are seen at once.
     """
-    small = 1 - smooth(*SMALL_MOUTH, mouth.unit)
-    lost = min(opening / 0.10, 1.0) * (1 - 0.7 * smooth(0.20, 0.40, opening))
-    return opening + EXAGGERATION * small * (1 - 0.5 * mouth.parted) * lost
+    small = 1 - smooth_step(*SMALL_MOUTH, mouths.unit)
+    lost = (opening / 0.10).clip(0, 1) * (1 - 0.7 * smooth_step(0.20, 0.40, opening))
+    return np.asarray(opening + EXAGGERATION * small * (1 - 0.5 * mouths.parted) * lost, np.float32)
+
+
+def _curves_at(mouths: MouthRow, x: Floats) -> Floats:
+    """The contours at other places than the grid's columns, constant beyond them: float32 [5, n, COLUMNS]."""
+    curves = np.array((mouths.upper_outer, mouths.upper_inner, mouths.lower_inner, mouths.lower_outer, mouths.jaw))
+    column = ((x - mouths.x[:, :1]) / (mouths.x[:, 1:2] - mouths.x[:, :1])).clip(0, COLUMNS - 1)
+    left = column.astype(np.intp).clip(0, COLUMNS - 2)
+    index = left + np.arange(0, len(x) * COLUMNS, COLUMNS)[:, None]
+    flat = curves.reshape(len(curves), -1)
+    before, after = flat.take(index, axis=1), flat.take(index + 1, axis=1)
+    return np.asarray(before + (after - before) * (column - left).astype(np.float32), np.float32)
 
 
 def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats:
-    """Displacement back to the source, [rows, columns], linear between knots and constant outside the first and last.
+    """Displacement back to the source, [n, rows, columns], linear between knots and constant outside the first and last.
 
     The first knot of a column stays where it is; a knot that comes too near to the one before is kept off.
     """
@@ -114,55 +125,42 @@ def _column_map(y: Floats, source: list[Floats], target: list[Floats]) -> Floats
         least = LEAST_STRETCH * (ordered_source[-1] - ordered_source[-2])
         ordered.append(np.maximum(wanted + (ordered_source[-1] - knot), ordered[-1] + least))
     shifts = [s - t for s, t in zip(ordered_source, ordered, strict=True)]
-    field = np.broadcast_to(shifts[0], (len(y), len(shifts[0]))).copy()
+    field = np.zeros((*y.shape, COLUMNS), np.float32)
     for k in range(1, len(ordered)):
-        ramp = np.clip((y[:, None] - ordered[k - 1]) / (ordered[k] - ordered[k - 1]), 0, 1)
-        field += ramp * (shifts[k] - shifts[k - 1])
+        way = y[:, :, None] - ordered[k - 1][:, None]
+        way *= (1 / (ordered[k] - ordered[k - 1]))[:, None]
+        way.clip(0, 1, out=way)
+        way *= (shifts[k] - shifts[k - 1])[:, None]
+        field += way
     return field
 
 
-def _sideways(mouth: MouthGeometry, width: float) -> Floats:
-    """How far each column moves to the right at the height of the lips."""
-    distance = mouth.x - mouth.middle
-    is_right = distance > 0
-    half = np.where(is_right, mouth.right - mouth.middle, mouth.middle - mouth.left)
-    side = np.where(is_right, mouth.right_side - mouth.middle, mouth.middle - mouth.left_side)
-    s, end = np.abs(distance) / half, side / half
-    inside = np.sin(np.pi / 2 * np.minimum(s, 1))
-    outside = np.cos(np.pi / 2 * np.clip((s - 1) / (end - 1), 0, 1)) ** 2
-    limit = 0.35 * (side - half)  # a cosine's slope stays below 1: no fold beside the corner
-    reach = np.clip(width, -limit, limit)
-    return np.asarray(np.sign(distance) * reach * np.where(s < 1, inside, outside), np.float32)
+def _place(mouths: MouthRow, x: Floats) -> Floats:
+    distance = x - mouths.middle
+    return np.asarray(distance / np.where(distance > 0, mouths.right - mouths.middle, mouths.middle - mouths.left), np.float32)
 
 
-def _place(mouth: MouthGeometry, x: Floats) -> Floats:
-    distance = x - mouth.middle
-    return np.asarray(distance / np.where(distance > 0, mouth.right - mouth.middle, mouth.middle - mouth.left), np.float32)
-
-
-def _aperture(place: Floats, opening: float, rounding: float) -> Floats:
+def _aperture(place: Floats, opening: Floats, rounding: Floats) -> Floats:
     """The gap's height along the mouth, 1 in the middle: pointed corners when nearly closed, rounder when wide open."""
     reach = 0.94 - 0.36 * rounding
-    exponent = 1.0 - 0.28 * smooth(0.05, 0.40, opening) - 0.30 * rounding
-    return np.asarray(np.clip(1 - (place / reach) ** 2, 0, 1) ** exponent, np.float32)
+    exponent = 1.0 - 0.28 * smooth_step(0.05, 0.40, opening) - 0.30 * rounding
+    return np.asarray((1 - (place / reach) ** 2).clip(0) ** exponent, np.float32)
 
 
-def _side_window(mouth: MouthGeometry, x: Floats) -> Floats:
-    """1 in the middle of the face, 0 at its sides."""
-    distance = x - mouth.middle
-    side = np.where(distance > 0, mouth.right_side - mouth.middle, mouth.middle - mouth.left_side)
-    return 1 - smooth_step(0.2, 0.95, np.abs(distance) / side)
+def _height_window(mouths: MouthRow, below: Floats, line: Floats, jaw: Floats) -> Floats:
+    """1 at the lip line, 0 at the nose's base and at the chin; [n, rows, columns]. below: the line, as high as that."""
+    above, under = -1 / (line - mouths.nose), 1 / np.maximum(0.85 * (jaw - line), 0.25)
+    way = np.maximum(below * above[:, None], below * under[:, None])
+    return np.asarray(0.5 + 0.5 * np.cos(np.float32(np.pi) * way.clip(0, 1)), np.float32)
 
 
-def _height_window(mouth: MouthGeometry, line: Floats, jaw: Floats) -> Floats:
-    """1 at the lip line, 0 at the nose's base and at the chin; [rows, columns]."""
-    offset = mouth.y[:, None] - line
-    reach = np.where(offset < 0, line - mouth.nose, np.maximum(0.85 * (jaw - line), 0.25))
-    return np.asarray(np.cos(np.pi / 2 * np.clip(np.abs(offset) / reach, 0, 1)) ** 2, np.float32)
+def _soften(layers: Floats) -> None:
+    """Round the fields' creases, in place. What runs over from one field into the next one is taken away with the rim."""
+    flat = layers.reshape(-1, layers.shape[-1])
+    cv2.GaussianBlur(flat, (3, 5), 0, dst=flat)
 
 
-def _rim(rows: int, columns: int) -> Floats:
-    """1 inside, exactly 0 on the grid's two outermost rows and columns."""
-    rim = np.zeros((rows, columns), np.float32)
-    rim[2:-2, 2:-2] = 1
-    return rim
+def _steady_rim(fields: Floats) -> None:
+    """Nothing moves on the grid's two outermost rows and columns."""
+    fields[..., :2, :] = fields[..., -2:, :] = 0
+    fields[..., :2] = fields[..., -2:] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from gpuserver.domain import AvatarFrame, Box, Floats
 from gpuserver.musetalk.vision import landmarks as face
+
+Reals = NDArray[np.floating]  # results of arithmetic on float32, which type checkers take for float64
 
 COLUMNS, ROWS = 72, 60  # of the grid on which displacements are computed
 
@@ -21,9 +24,15 @@ CHEEK = 0.45  # above the nose's base, at the sides of the face
 CLOSED_GAP, OPEN_GAP = 0.025, 0.07  # gaps below the first are the landmarks' own noise, above the second are real
 
 
-def smooth_step(low: float, high: float, value: NDArray[np.floating]) -> Floats:
+def ramp(low: float | Reals, high: float | Reals, value: Reals) -> Floats:
+    """0 below `low`, 1 above `high`, a straight line in between."""
+    scale = 1 / (high - low)
+    return np.asarray(value * scale - low * scale, np.float32).clip(0, 1)
+
+
+def smooth_step(low: float, high: float, value: Reals) -> Floats:
     """0 below `low`, 1 above `high`, a cubic in between."""
-    s = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
+    s = ramp(low, high, value)
     return np.asarray(s * s * (3 - 2 * s), np.float32)
 
 
@@ -58,18 +67,12 @@ class MouthGeometry:
     lower_inner: Floats
     lower_outer: Floats
     jaw: Floats  # the chin's contour
+    pull: Floats  # how far each column goes to the right when the corners go outwards by 1
+    pull_limit: Floats  # the corners on its side go no further, or the skin beside them would fold
+    hold: Floats  # 1 in the middle of the face, 0 at its sides
     neutral: float  # the width this mouth has when it does not smile, estimated from the eyes, in present widths
     opening: float  # largest gap between the inner lips, 0 when it is only noise
-
-    @property
-    def parted(self) -> float:
-        """0 where the source's lips are closed, 1 where they are clearly apart."""
-        return smooth(0.02, 0.12, self.opening)
-
-    def to_picture(self, points: Floats) -> Floats:
-        """Mouth coordinates [..., 2] to pixels."""
-        offset = points[..., :1] * self.across + points[..., 1:] * self.down
-        return np.asarray(self.origin + self.unit * offset, np.float32)
+    parted: float  # 0 where the lips are closed, 1 where they are clearly apart
 
     def places(self, box: Box, step: int = 1) -> tuple[Floats, Floats]:
         """Mouth coordinates x and y, float32 [h / step, w / step], of the middles of a box's squares of `step` pixels."""
@@ -84,22 +87,28 @@ class MouthGeometry:
 
         The box begins on even pixels; its sides are multiples of `multiple`, which is even.
         """
-        corners = self.to_picture(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32))
-        inner_low, inner_high = np.array([self.box.left, self.box.top]) + 2, np.array([self.box.right, self.box.bottom]) - 2
-        low = np.maximum(np.floor(corners.min(0) / 2).astype(int) * 2, inner_low)
-        wanted = -(-(np.ceil(corners.max(0)).astype(int) - low) // multiple)
-        size = np.minimum(wanted, (inner_high - low) // multiple) * multiple
-        if (size < multiple).any():
-            return None
-        return Box(int(low[0]), int(low[1]), int(low[0] + size[0]), int(low[1] + size[1]))
+        room, sides = self.box, []
+        for axis, (low_end, high_end) in enumerate(((room.left + 2, room.right - 2), (room.top + 2, room.bottom - 2))):
+            across, down, origin = float(self.across[axis]), float(self.down[axis]), float(self.origin[axis])
+            spans = sorted((left * across, right * across)), sorted((top * down, bottom * down))
+            low = max(math.floor((origin + self.unit * (spans[0][0] + spans[1][0])) / 2) * 2, low_end)
+            high = math.ceil(origin + self.unit * (spans[0][1] + spans[1][1]))
+            size = min(-(-(high - low) // multiple), (high_end - low) // multiple) * multiple
+            if size < multiple:
+                return None
+            sides.append((low, low + size))
+        (x_low, x_high), (y_low, y_high) = sides
+        return Box(x_low, y_low, x_high, y_high)
 
     def box_to_grid(self, box: Box, step: int = 1) -> NDArray[np.float64]:
         """The affine map [2, 3] from a box's squares of `step` pixels to (column, row) of the grid."""
-        step_x, step_y = self.x[1] - self.x[0], self.y[1] - self.y[0]
-        linear = np.stack([self.across / (self.unit * step_x), self.down / (self.unit * step_y)]).astype(np.float64)
-        corner = np.array([box.left, box.top]) + (step - 1) / 2 - self.origin
-        first = np.array([self.x[0] / step_x, self.y[0] / step_y])
-        return np.column_stack([linear * step, linear @ corner - first])
+        corner = (box.left + (step - 1) / 2 - float(self.origin[0]), box.top + (step - 1) / 2 - float(self.origin[1]))
+        rows = []
+        for direction, ticks in ((self.across, self.x), (self.down, self.y)):
+            spacing = float(ticks[1] - ticks[0])
+            right, below = float(direction[0]) / (self.unit * spacing), float(direction[1]) / (self.unit * spacing)
+            rows.append((right * step, below * step, right * corner[0] + below * corner[1] - float(ticks[0]) / spacing))
+        return np.array(rows)
 
 
 def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
@@ -125,15 +134,19 @@ def measure_mouth(frame: AvatarFrame) -> MouthGeometry:
 
     upper_outer, upper_inner, lower_inner, lower_outer, opening = _lips(x, local)
     middle = float(local[[face.UPPER_LIP_CENTRE, face.LOWER_LIP_CENTRE], 0].mean())
+    middle = min(max(middle, left + 0.1), right - 0.1)
+    pull, pull_limit = _pull(x - middle, middle - left, right - middle, middle - left_side, right_side - middle)
     rim = np.array([[x[0], y[0]], [x[-1], y[0]], [x[-1], y[-1]], [x[0], y[-1]]], np.float32)
     corners = origin + unit * (rim[:, :1] * across + rim[:, 1:] * down)
     return MouthGeometry(
         unit=unit, origin=origin, across=across, down=down,
         box=_even_box(corners, frame.picture.shape[1], frame.picture.shape[0] * 2 // 3),
-        x=x, y=y, middle=min(max(middle, left + 0.1), right - 0.1), left=left, right=right,
+        x=x, y=y, middle=middle, left=left, right=right,
         left_side=left_side, right_side=right_side, nose=nose,
         upper_outer=upper_outer, upper_inner=upper_inner, lower_inner=lower_inner, lower_outer=lower_outer,
-        jaw=_curve(x, local[list(face.JAW)]), opening=opening,
+        jaw=_curve(x, local[list(face.JAW)]), opening=opening, parted=smooth(0.02, 0.12, opening),
+        pull=pull, pull_limit=pull_limit,
+        hold=1 - smooth_step(0.2, 0.95, np.abs(x - middle) / np.where(x > middle, right_side - middle, middle - left_side)),
         neutral=min(max(NEUTRAL_WIDTH * eyes / unit, 0.92), 1.2),
     )  # fmt: skip
 
@@ -151,6 +164,18 @@ def _lips(x: Floats, local: Floats) -> tuple[Floats, Floats, Floats, Floats, flo
     half = np.asarray(gap / 2, np.float32)
     top, bottom = line - half, line + half
     return np.minimum(upper_outer, top), top, bottom, np.maximum(lower_outer, bottom), float(gap.max())
+
+
+def _pull(distance: Floats, left: float, right: float, left_side: float, right_side: float) -> tuple[Floats, Floats]:
+    """MouthGeometry.pull and .pull_limit. distance: of each column to the right of the middle; the others: of corners and sides."""
+    is_right = distance > 0
+    half, side = np.where(is_right, right, left), np.where(is_right, right_side, left_side)
+    s, end = np.abs(distance) / half, side / half
+    inside = np.sin(np.pi / 2 * np.minimum(s, 1))
+    outside = np.cos(np.pi / 2 * np.clip((s - 1) / (end - 1), 0, 1)) ** 2
+    pull = np.sign(distance) * np.where(s < 1, inside, outside)
+    # A cosine's slope stays below 1: no fold beside the corner.
+    return np.asarray(pull, np.float32), np.asarray(0.35 * (side - half), np.float32)
 
 
 def _curve(x: Floats, points: Floats) -> Floats:

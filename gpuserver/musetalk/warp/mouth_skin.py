@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -9,10 +11,14 @@ from gpuserver.domain import AvatarFrame, Box, Bytes2D, Floats
 from gpuserver.musetalk.warp.mouth_fields import MouthFields
 from gpuserver.musetalk.warp.mouth_geometry import MouthGeometry
 from gpuserver.musetalk.warp.mouth_light import planes
+from gpuserver.musetalk.warp.mouth_row import MouthRow, lips_extents
 
 CRISP_WIDTH = 160  # pixels: up to this mouth width luma is interpolated cubically; pores of larger ones bear a linear one
-COARSE_WIDTH = 80  # pixels: from here on a pixel is less than half a cell of the grid, and every second one is enough
+COARSE_WIDTH = 40  # pixels: from here on the grid's cells are about as large as every second pixel, and that is enough
+STILL = 1 / 64  # pixels: what moves less is not moved; OpenCV rounds to 1/32
 _FROM_GRID = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+Planes = tuple[Bytes2D, Bytes2D, Bytes2D]
 
 
 class SkinMover:
@@ -21,10 +27,25 @@ class SkinMover:
     def __init__(self) -> None:
         self._memory: dict[str, Floats] = {}
 
-    def move(self, frame: AvatarFrame, mouth: MouthGeometry, fields: MouthFields) -> tuple[Bytes2D, Bytes2D, Bytes2D]:
-        """The three planes of the mouth's box with the skin moved: uint8 [h, w], [h / 2, w / 2] twice."""
+    def move(
+        self, frames: Sequence[AvatarFrame], geometries: Sequence[MouthGeometry], mouths: MouthRow, fields: MouthFields
+    ) -> list[Planes]:
+        """Per mouth the three planes of its box with the skin moved: uint8 [h, w], [h / 2, w / 2] twice."""
+        across, down = (
+            np.array([mouth.unit * axis for mouth, axis in zip(geometries, axes, strict=True)], np.float32).T[..., None, None]
+            for axes in ([mouth.across for mouth in geometries], [mouth.down for mouth in geometries])
+        )
+        chosen = in_pixels(fields.backward, across, down)
+        bands = lip_bands(geometries, mouths, fields)
+        return [
+            self._move(frame, mouth, fields.backward[:, number], chosen[:, number], bands[number])
+            for number, (frame, mouth) in enumerate(zip(frames, geometries, strict=True))
+        ]
+
+    def _move(self, frame: AvatarFrame, mouth: MouthGeometry, backward: Floats, chosen: Floats, band: Box | None) -> Planes:
+        """backward: of this mouth, as in MouthFields. chosen: in_pixels() of it. band: around the lip line."""
         box = mouth.box
-        displacement = self._displacement(mouth, fields)
+        displacement = self._displacement(mouth, backward, chosen, band)
         half = self._room("half", 2, box.height // 2, box.width // 2)
         np.multiply(displacement[:, ::2, ::2], np.float32(0.5), out=half)
         crisp = cv2.INTER_CUBIC if mouth.unit <= CRISP_WIDTH else cv2.INTER_LINEAR
@@ -36,27 +57,29 @@ class SkinMover:
             _moved(v[chroma], half, cv2.INTER_LINEAR),
         )
 
-    def _displacement(self, mouth: MouthGeometry, fields: MouthFields) -> Floats:
+    def _displacement(self, mouth: MouthGeometry, backward: Floats, chosen: Floats, band: Box | None) -> Floats:
         """Where each pixel of the mouth's box comes from: float32 [2, h, w], pixels to the right and down of itself.
 
         The two layers meet at the lip line. Choosing between them on the grid blurs them into each other over one cell, so
         around the line each pixel chooses for itself.
         """
         box, step = mouth.box, 2 if mouth.unit >= COARSE_WIDTH else 1
-        size = (box.height // step, box.width // step)
-        enlarged = _enlarged(_chosen(mouth, fields.backward), mouth, box, step, self._room("enlarged", *size, 4))
-        displacement = coarse = self._room("coarse", 2, *size)
-        coarse[...] = enlarged[..., 0], enlarged[..., 1]
+        displacement = self._room("displacement", 2, box.height, box.width)
+        coarse = self._room("coarse", 2, box.height // step, box.width // step) if step > 1 else displacement
+        to_grid = mouth.box_to_grid(box, step)
+        for field, room in zip(chosen, coarse, strict=True):
+            cv2.warpAffine(field, to_grid, room.shape[::-1], dst=room, flags=_FROM_GRID, borderMode=cv2.BORDER_CONSTANT)
         if step > 1:
-            displacement = self._room("displacement", 2, box.height, box.width)
             for finer, coarser in zip(displacement, coarse, strict=True):
                 cv2.resize(coarser, (box.width, box.height), dst=finer)
-        band = _lip_band(mouth, fields)
         if band is not None:
             top, left = band.top - box.top, band.left - box.left
             room = self._room("band", band.height, band.width, 4)
-            around = _chosen(mouth, _enlarged(fields.backward, mouth, band, 1, room))
-            displacement[:, top : top + band.height, left : left + band.width] = around[..., 0], around[..., 1]
+            to_grid = mouth.box_to_grid(band)
+            fields = cv2.merge(list(backward))
+            cv2.warpAffine(fields, to_grid, room.shape[1::-1], dst=room, flags=_FROM_GRID, borderMode=cv2.BORDER_CONSTANT)
+            around = in_pixels(np.array(cv2.split(room)), mouth.unit * mouth.across, mouth.unit * mouth.down)
+            displacement[:, top : top + band.height, left : left + band.width] = around
         return displacement
 
     def _room(self, name: str, *shape: int) -> Floats:
@@ -68,34 +91,28 @@ class SkinMover:
         return memory[:size].reshape(shape)
 
 
+def in_pixels(backward: Floats, across: Floats, down: Floats) -> Floats:
+    """The displacement of each point's own layer in pixels, float32 [2, ...]. backward: float32 [4, ...], as in MouthFields.
+
+    across, down: of the mouth in the picture, [2, ...], pixels per mouth width.
+    """
+    sideways, above, below, height = backward
+    vertical = np.where(height < 0, above, below)
+    return np.array([sideways * across[axis] + vertical * down[axis] for axis in (0, 1)])
+
+
 def _moved(plane: Bytes2D, displacement: Floats, interpolation: int) -> Bytes2D:
     right, down = displacement
     moved = cv2.remap(plane, right, down, interpolation | cv2.WARP_RELATIVE_MAP, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, np.uint8)
 
 
-def _chosen(mouth: MouthGeometry, backward: Floats) -> Floats:
-    """The displacement of each point's own layer, in pixels; four channels, of which OpenCV enlarges two slower than all four."""
-    dy = np.where(backward[..., 3] < 0, backward[..., 1], backward[..., 2])
-    chosen = np.zeros_like(backward)
-    for axis in (0, 1):
-        chosen[..., axis] = backward[..., 0] * (np.float32(mouth.unit) * mouth.across[axis])
-        chosen[..., axis] += dy * (np.float32(mouth.unit) * mouth.down[axis])
-    return chosen
-
-
-def _enlarged(field: Floats, mouth: MouthGeometry, box: Box, step: int, room: Floats) -> Floats:
-    """A field of the mouth's grid at every `step`-th pixel of a box, written into `room`; 0 beyond the grid."""
-    affine = mouth.box_to_grid(box, step)
-    cv2.warpAffine(field, affine, room.shape[1::-1], dst=room, flags=_FROM_GRID, borderMode=cv2.BORDER_CONSTANT)
-    return room
-
-
-def _lip_band(mouth: MouthGeometry, fields: MouthFields) -> Box | None:
-    """The pixels around the line between the lips, by more than a cell of the grid."""
-    inside = np.flatnonzero(np.abs(fields.place) <= 1.1)
-    if not len(inside):
-        return None
-    line = (fields.upper_inner[inside] + fields.lower_inner[inside]) / 2
-    margin = 1.5 * float(mouth.y[1] - mouth.y[0])
-    return mouth.box_around(float(mouth.x[inside[0]]), float(line.min()) - margin, float(mouth.x[inside[-1]]), float(line.max()) + margin)
+def lip_bands(geometries: Sequence[MouthGeometry], mouths: MouthRow, fields: MouthFields) -> list[Box | None]:
+    """Per mouth the pixels around the line between the lips, by more than a cell of the grid."""
+    line = (fields.upper_inner + fields.lower_inner) / 2
+    extents = lips_extents(mouths, fields.place, line, line, reach=1.1)
+    margins = (1.5 * (mouths.y[:, 1] - mouths.y[:, 0])).tolist()
+    return [
+        None if extent is None else mouth.box_around(*extent.grown(margin))
+        for mouth, extent, margin in zip(geometries, extents, margins, strict=True)
+    ]

@@ -6,14 +6,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpuserver.domain import AvatarFrame, FaceCrop, Floats, Listener, MouthJob
-from gpuserver.musetalk.warp.mouth_fields import move_mouth
+from gpuserver.musetalk.warp.mouth_fields import move_mouths
 from gpuserver.musetalk.warp.mouth_geometry import MouthGeometry, measure_mouth
-from gpuserver.musetalk.warp.mouth_interior import paint_interior
-from gpuserver.musetalk.warp.mouth_light import FaceLight, measure_light
+from gpuserver.musetalk.warp.mouth_interior import paint_interiors
+from gpuserver.musetalk.warp.mouth_light import FaceLight, lights_together, measure_light
 from gpuserver.musetalk.warp.mouth_listener import MouthListener
+from gpuserver.musetalk.warp.mouth_paint import Paint
+from gpuserver.musetalk.warp.mouth_row import side_by_side
 from gpuserver.musetalk.warp.mouth_shape import rest_row
-from gpuserver.musetalk.warp.mouth_skin import SkinMover
+from gpuserver.musetalk.warp.mouth_skin import Planes, SkinMover
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +33,7 @@ class WarpEngine:
     """Implements LipSyncEngine. Remembers the geometry of the frames drawn last; a drawing depends on its job alone."""
 
     name = "warp"
-    max_batch = 1
+    max_batch = 8
     _REMEMBERED = 256  # frames, about 6 kB each beside the shared picture
 
     def __init__(self) -> None:
@@ -43,7 +47,14 @@ class WarpEngine:
         return rest_row()
 
     def render(self, jobs: Sequence[MouthJob]) -> list[FaceCrop]:
-        return [self._draw(self._source(job.frame), job.features) for job in jobs]
+        sources = [self._source(job.frame) for job in jobs]
+        geometries = [source.geometry for source in sources]
+        mouths, light = side_by_side(geometries), lights_together([source.light for source in sources])
+        rows = np.array([job.features for job in jobs])
+        fields = move_mouths(mouths, rows)
+        paints = paint_interiors(geometries, mouths, light, fields, rows)
+        skins = self._skin.move([job.frame for job in jobs], geometries, mouths, fields)
+        return [_crop(*each) for each in zip(sources, skins, paints, strict=True)]
 
     def _source(self, frame: AvatarFrame) -> SourceMouth:
         known = self._sources.pop(id(frame), None)
@@ -54,11 +65,9 @@ class WarpEngine:
             self._sources.popitem(last=False)
         return source
 
-    def _draw(self, source: SourceMouth, row: Floats) -> FaceCrop:
-        mouth = source.geometry
-        fields = move_mouth(mouth, row)
-        y, u, v = self._skin.move(source.frame, mouth, fields)
-        paint = paint_interior(mouth, source.light, fields, row)
-        if paint is not None:
-            paint.lay_over((y, u, v), mouth.box, source.frame)
-        return FaceCrop(mouth.box, y, u, v)
+
+def _crop(source: SourceMouth, skin: Planes, paint: Paint | None) -> FaceCrop:
+    box = source.geometry.box
+    if paint is not None:
+        paint.lay_over(skin, box, source.frame)
+    return FaceCrop(box, *skin)

@@ -12,9 +12,10 @@ from clips import portrait, portrait_face
 from bench.lips import lip_gaps
 from gpuserver.domain import AvatarFrame, Bytes2D, FaceCrop, Floats, Generation, MouthJob
 from gpuserver.musetalk.rendering.compositor import compose
-from gpuserver.musetalk.warp.mouth_fields import move_mouth
+from gpuserver.musetalk.warp.mouth_fields import MouthFields, move_mouths
 from gpuserver.musetalk.warp.mouth_geometry import measure_mouth
 from gpuserver.musetalk.warp.mouth_light import planes
+from gpuserver.musetalk.warp.mouth_row import side_by_side
 from gpuserver.musetalk.warp.mouth_shape import PARTS, Part
 from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
@@ -51,6 +52,10 @@ def frame(turn: float = 0.0, scale: float = 1.0, left: int = 0, top: int = 0) ->
 
 def draw(source: AvatarFrame, features: Floats) -> FaceCrop:
     return WarpEngine().render([MouthJob(source, features, 0.0, GENERATION)])[0]
+
+
+def moved_mouth(source: AvatarFrame, features: Floats) -> MouthFields:
+    return move_mouths(side_by_side([measure_mouth(source)]), features[None])
 
 
 def gap(source: AvatarFrame, features: Floats) -> float:
@@ -120,8 +125,8 @@ def test_the_source_picture_is_never_written_to() -> None:
 
 
 def test_drawing_depends_on_the_job_alone() -> None:
-    engine, source, other = WarpEngine(), frame(), frame(10.0)
-    jobs = [MouthJob(f, r, 0.0, GENERATION) for f in (source, other) for r in (OPEN, REST, ROUND)]
+    engine, sources = WarpEngine(), (frame(), frame(10.0), frame(scale=0.4), frame(-30.0, 2.0), frame(left=-500))
+    jobs = [MouthJob(f, r, 0.0, GENERATION) for f in sources for r in (OPEN, REST, ROUND)]
     first = engine.render(jobs)
     again = engine.render(jobs[::-1])[::-1]
     for one, two, job in zip(first, again, jobs, strict=True):
@@ -142,17 +147,17 @@ def test_a_long_loop_does_not_grow_the_engine() -> None:
 @pytest.mark.parametrize("features", [REST, OPEN, ROUND, WIDE, EXTREME], ids=["rest", "open", "round", "wide", "extreme"])
 def test_nothing_folds_over(features: Floats) -> None:
     mouth = measure_mouth(frame())
-    backward = move_mouth(mouth, features).backward
+    backward = moved_mouth(frame(), features).backward[:, 0]
     step_x, step_y = mouth.x[1] - mouth.x[0], mouth.y[1] - mouth.y[0]
-    assert (1 + np.diff(backward[..., 0], axis=1) / step_x).min() > 0
-    below = backward[..., 3] > 0
+    assert (1 + np.diff(backward[0], axis=1) / step_x).min() > 0
+    below = backward[3] > 0
     for layer, shown in ((1, ~below[1:]), (2, below[:-1])):  # the other layer hides the rest
-        down = 1 + np.diff(backward[..., layer], axis=0) / step_y
+        down = 1 + np.diff(backward[layer], axis=0) / step_y
         assert down[shown].min() > 0
 
 
 def test_the_lips_stay_joined_at_the_corners() -> None:
-    moved = move_mouth(measure_mouth(frame()), OPEN)
+    moved = moved_mouth(frame(), OPEN)
     beside = np.abs(moved.place) > 1.02
     np.testing.assert_allclose(moved.upper_inner[beside], moved.lower_inner[beside], atol=1e-6)
     assert (moved.lower_inner >= moved.upper_inner).all()
@@ -162,7 +167,7 @@ def test_a_bigger_opening_is_a_bigger_gap_and_a_small_step_moves_little() -> Non
     source, gaps, last = frame(), [], None
     for opening in np.linspace(0, 0.4, 9):
         crop = draw(source, row(opening=float(opening), jaw=float(opening) * 0.6, teeth=0.6))
-        moved = move_mouth(measure_mouth(source), row(opening=float(opening)))
+        moved = moved_mouth(source, row(opening=float(opening)))
         gaps.append(float((moved.lower_inner - moved.upper_inner).max()))
         if last is not None:
             assert np.abs(crop.y.astype(int) - last).mean() < 6
