@@ -42,7 +42,8 @@ class Lifeline:
 
     def _wait_for_the_end(self) -> None:
         # On a thread of its own: it works also while the event loop is stuck.
-        while self._socket.recv(64):
-            pass
+        with suppress(ConnectionResetError):  # a supervisor that dies before it has heard the last beat
+            while self._socket.recv(64):
+                pass
         signal.alarm(SHUTDOWN_LIMIT_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -77,6 +78,20 @@ def test_the_lifeline_says_ready_and_ends_the_process_with_its_supervisor() -> N
         assert process.poll() is None
         ours.close()
         assert process.wait(60) == -signal.SIGTERM
+
+
+def test_a_process_ends_also_with_a_supervisor_that_has_not_heard_it() -> None:
+    """A socket that closes with something unread in it resets the connection instead of ending it."""
+    code = "from gpuserver.web.lifeline import Lifeline; import signal; Lifeline().ready(); signal.pause()"
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", code], stdin=theirs.fileno(), cwd=ROOT) as process:
+        theirs.close()
+        assert select.select([ours], [], [], 60)[0]
+        ours.close()
+        try:
+            assert process.wait(60) == -signal.SIGTERM
+        finally:
+            process.kill()
 
 
 def test_the_lifeline_is_not_held_open_by_children_of_the_process() -> None:
