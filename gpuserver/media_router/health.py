@@ -35,7 +35,7 @@ def add_health_route(app: web.Application, fleet: Fleet, renderers: Renderers, m
             "workers": [_described(worker, answer) for worker, answer in zip(fleet.workers, answers, strict=True)],
         }
         if painting:
-            components["renderers"] = _painters(painting)
+            components["renderers"] = painters(painting)
         if interpreter.shortfall is not None:
             components["python"] = {"fallback": interpreter.shortfall}
         body = {
@@ -93,7 +93,7 @@ def _described(worker: Worker, health: Health | None) -> Health:
     }
 
 
-def _painters(statuses: Sequence[Health]) -> Health:
+def painters(statuses: Sequence[Health]) -> Health:
     """The component of the renderer processes. Whether the workers fall back is their own component's to say: `engine`."""
     away = [str(each["renderer"]) for each in statuses if each["state"] != "ready"]
     if not away:

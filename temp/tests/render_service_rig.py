@@ -134,7 +134,7 @@ class ServiceRig:
         self.lost: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="r")  # a socket's path has at most 107 bytes
         self.path = Path(self._folder.name) / "renderer-1.sock"
-        self._listening = listen(self.path)
+        self.listening = listen(self.path)
         self._load = load or (lambda: [Painter(self.engine, 450.0)])
         self._received = threading.Semaphore(0)
         self._workers: list[RemoteDevice] = []
@@ -142,7 +142,7 @@ class ServiceRig:
 
     def start_again(self) -> None:
         """After end(): the service is that of a new process."""
-        self._accepting = EndingSocket(fileno=os.dup(self._listening.fileno()))
+        self._accepting = EndingSocket(fileno=os.dup(self.listening.fileno()))
         self.service = RenderService(self._load, self.lost.append)
         self._count_orders()
         self._serving = threading.Thread(target=self.service.serve, args=(self._accepting,))
@@ -207,7 +207,7 @@ class ServiceRig:
         for worker in self._workers:
             worker.close()
         self.end()
-        self._listening.close()
+        self.listening.close()
         self._folder.cleanup()
 
 
