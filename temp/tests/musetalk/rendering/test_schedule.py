@@ -51,6 +51,16 @@ def test_what_is_due_more_than_a_second_later_waits() -> None:
     assert schedule.seconds_to_next(NOW) is None
 
 
+def test_what_is_due_soon_after_is_drawn_along() -> None:
+    schedule = Schedule()
+    jobs = [job(NOW + 1.0 + 0.04 * index) for index in range(8)]
+    for each in jobs:
+        schedule.add(each)
+    assert taken(schedule, now=NOW - 0.01) == []
+    assert taken(schedule) == jobs[:6]
+    assert taken(schedule, limit=1, now=NOW + 0.25) == jobs[6:7]
+
+
 def test_stale_jobs_are_skipped_and_their_futures_cancelled() -> None:
     schedule = Schedule()
     stale = Generation(1)
