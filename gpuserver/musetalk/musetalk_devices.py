@@ -73,7 +73,7 @@ def _load_engine(device: str, base: Path, version: Version, paste: Paste) -> tup
         engine = make_musetalk_engine(*networks, paste=paste)
         engine.warm_up()
         speed = frames_per_second(engine)
-    log.info("gpu_ready", device=device, frames_per_second=round(speed))
+    log.info("gpu_ready", device=device, frames_per_second=round(speed), tuning=engine.remarks)
     return engine, speed
 
 

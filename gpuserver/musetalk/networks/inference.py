@@ -71,7 +71,7 @@ class PictureDecoder(nn.Module):
     def levels(self, latents: Tensor) -> Tensor:
         """The pictures before they are rounded: 0..255, a little more or less where the network overshoots."""
         hidden = self.blocks(self.conv_in(self.first(latents)))
-        pictures: Tensor = self.last(functional.silu(self.norm(hidden)))
+        pictures: Tensor = self.last(self.norm.activated(hidden))
         return pictures
 
     def forward(self, latents: Tensor) -> Tensor:

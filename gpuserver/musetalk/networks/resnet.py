@@ -5,24 +5,42 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpuserver.musetalk.networks.fusion import Fusible, Fusion, Operations, convolved, total_bias, transposed
 
-class GroupNorm(nn.GroupNorm):
+
+class GroupNorm(nn.GroupNorm, Fusible):
     """torch's, exact wherever the channels lie in memory.
 
     With a pixel's channels side by side, torch's CPU kernel takes a variance as E[x^2] - E[x]^2: of a group of almost equal numbers,
     as a black half of a face makes them, no digit is right. The copy costs little beside a convolution.
     """
 
+    operations: Operations | None = None
+
     def forward(self, pixels: Tensor) -> Tensor:
+        if self.operations is not None:
+            return self.operations.norm(self, pixels, None, activate=False)
         return super().forward(pixels.contiguous() if pixels.device.type == "cpu" else pixels)
 
+    def activated(self, pixels: Tensor) -> Tensor:
+        """Through SiLU as well."""
+        if self.operations is not None:
+            return self.operations.norm(self, pixels, None, activate=True)
+        return functional.silu(self(pixels))
 
-class ResnetBlock(nn.Module):
+    def fuse(self, fusion: Fusion) -> None:
+        self.operations = fusion.operations
+
+
+class ResnetBlock(Fusible):
     """Two convolutions with a residual connection: [B, in_channels, H, W] -> [B, out_channels, H, W].
 
     time_channels: width of the time embedding that is added between the convolutions; None where there is none, or where it
     is folded into the first convolution's bias.
     """
+
+    operations: Operations | None = None
+    last_bias: Tensor  # of both convolutions whose sum is the result; there once fuse() was called
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int, eps: float, time_channels: int | None = None):
         super().__init__()
@@ -34,11 +52,27 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, pixels: Tensor, time: Tensor | None = None) -> Tensor:
-        hidden: Tensor = self.conv1(functional.silu(self.norm1(pixels)))
+        if self.operations is not None:
+            return self._fused(pixels, self.operations)
+        hidden: Tensor = self.conv1(self.norm1.activated(pixels))
         if self.time_emb_proj is not None and time is not None:
             hidden = hidden + self.time_emb_proj(functional.silu(time))[:, :, None, None]
-        hidden = self.conv2(functional.silu(self.norm2(hidden)))
+        hidden = self.conv2(self.norm2.activated(hidden))
         return hidden + (pixels if self.conv_shortcut is None else self.conv_shortcut(pixels))
+
+    def fuse(self, fusion: Fusion) -> None:
+        """Raises ValueError while the time is not folded into the first convolution's bias."""
+        if fusion.operations is not None and self.time_emb_proj is not None:
+            raise ValueError("the time has to be folded first")
+        self.operations = fusion.operations
+        self.last_bias = total_bias(self.conv2, self.conv_shortcut)
+
+    def _fused(self, pixels: Tensor, operations: Operations) -> Tensor:
+        """Biases are added by whatever reads the convolutions' results next."""
+        hidden = convolved(self.conv1, self.norm1.activated(pixels))
+        hidden = convolved(self.conv2, operations.norm(self.norm2, hidden, self.conv1.bias, activate=True))
+        shortcut = pixels if self.conv_shortcut is None else convolved(self.conv_shortcut, pixels)
+        return operations.add(hidden, shortcut, self.last_bias)
 
 
 class Downsampler(nn.Module):
@@ -57,13 +91,19 @@ class Downsampler(nn.Module):
         return smaller
 
 
-class Upsampler(nn.Module):
+class Upsampler(Fusible):
     """Doubles height and width by repetition, then smooths: [B, C, H, W] -> [B, C, 2 H, 2 W]."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.transposed: Tensor | None = None
+
+    def fuse(self, fusion: Fusion) -> None:
+        self.transposed = transposed(self.conv) if fusion.upsampling else None
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if self.transposed is not None:
+            return functional.conv_transpose2d(pixels, self.transposed, self.conv.bias, stride=2, padding=1)
         larger: Tensor = self.conv(functional.interpolate(pixels, scale_factor=2.0, mode="nearest"))
         return larger

@@ -135,7 +135,7 @@ class UNet(nn.Module):
         hidden = self.mid_block(results[-1], time, audio)
         for block in self.up_blocks:
             hidden = block(hidden, results, time, audio)
-        new_latents: Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden)))
+        new_latents: Tensor = self.conv_out(self.conv_norm_out.activated(hidden))
         return new_latents
 
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gpuserver.musetalk.networks.attention import attend
 from gpuserver.musetalk.networks.resnet import Downsampler, GroupNorm, ResnetBlock, Upsampler
@@ -111,7 +110,7 @@ class Encoder(nn.Module):
         hidden = self.conv_in(images)
         for block in (*self.down_blocks, self.mid_block):
             hidden = block(hidden)
-        moments: Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden)))
+        moments: Tensor = self.conv_out(self.conv_norm_out.activated(hidden))
         return moments
 
 
@@ -132,7 +131,7 @@ class Decoder(nn.Module):
         hidden = self.conv_in(latents)
         for block in (self.mid_block, *self.up_blocks):
             hidden = block(hidden)
-        images: Tensor = self.conv_out(functional.silu(self.conv_norm_out(hidden)))
+        images: Tensor = self.conv_out(self.conv_norm_out.activated(hidden))
         return images
 
 

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from gpuserver.musetalk.neural.face_boxes import FACE_SIDE
 from gpuserver.musetalk.neural.face_painter import FaceNetwork, Faces, Order
 from gpuserver.musetalk.neural.gpu_errors import translated
+from gpuserver.musetalk.neural.recording import Paint, Recorder, Recording
+from gpuserver.musetalk.neural.tuning import Trial, Tuning
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # faces; a batch is filled up to the next one
-_REHEARSALS = 3  # before a recording: libraries choose their kernels in the first runs
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Recording:
-    """The launches for one batch size, with the tensors they read and write."""
-
-    graph: torch.cuda.CUDAGraph
-    latents: Tensor  # [bucket, 8, 32, 32]
-    rows: Tensor  # float32 [bucket, 50, width]
-    pictures: Tensor  # uint8 [bucket, 256, 256, 3]
-    usable: Tensor  # bool [bucket]
 
 
 class _Tray:
@@ -56,31 +44,44 @@ class GraphPainter:
 
     Nothing is allocated after warm_up(), which has to be called first; buckets for which there is too little memory are left out then.
     buckets: batch sizes, such as BUCKETS. compiled: let torch.compile fuse what it can, which needs a C compiler and about a minute
-    for each bucket.
+    for each bucket. tuning: what else to try with the largest bucket; None: the network is run as it is.
     """
 
-    def __init__(self, network: FaceNetwork, buckets: Sequence[int], *, compiled: bool = False):
+    def __init__(self, network: FaceNetwork, buckets: Sequence[int], *, compiled: bool = False, tuning: Tuning | None = None):
         self._network = network
-        self._paint: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = torch.compile(network, dynamic=False) if compiled else network
+        self._paint: Paint = torch.compile(network, dynamic=False) if compiled else network
         self._buckets = sorted(buckets)
+        self._tuning = tuning
         self._stream = torch.cuda.Stream(network.device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()  # shared: one stream runs one recording after the other
-        self._recordings: dict[int, _Recording] = {}
+        self._recorder = Recorder(self._stream, torch.cuda.graph_pool_handle(), network.row_shape)
+        self._recordings: dict[int, Recording] = {}
         self._trays: list[_Tray] = []  # free ones
         self._launching = threading.Lock()
+        self._trials: list[Trial] = []
 
     @property
     def max_batch(self) -> int:
         return self._buckets[-1]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What warm_up() tried and what it found wrong."""
+        refused = [f"batch {size}: launched one by one, {each.refusal}" for size, each in self._recordings.items() if each.refusal]
+        return [*map(str, self._trials), *refused]
+
     def warm_up(self) -> None:
-        """Record every bucket, the largest first. Raises torch.OutOfMemoryError where there is no memory even for the smallest."""
+        """Record every bucket, the largest first, which also decides how all are drawn.
+
+        Raises torch.OutOfMemoryError where there is no memory even for the smallest, and DeviceLost.
+        """
         device = self._network.device
         tuning = torch.backends.cudnn.flags(enabled=True, benchmark=True)
         with self._launching, translated(), torch.inference_mode(), torch.cuda.device(device), tuning:
             for bucket in reversed(self._buckets.copy()):
                 if bucket not in self._recordings and not self._recorded(bucket):
                     self._buckets.remove(bucket)
+                elif self._tuning is not None and not self._trials:
+                    self._tune(self._tuning, bucket)
             self._trays = [_Tray(self.max_batch, self._network) for _ in range(2)]
 
     def begin(self, orders: Sequence[Order]) -> Callable[[], Faces]:
@@ -91,7 +92,7 @@ class GraphPainter:
             recording = self._recordings[bucket]
             recording.latents.copy_(tray.latents[:bucket], non_blocking=True)
             recording.rows.copy_(tray.rows[:bucket], non_blocking=True)
-            recording.graph.replay()
+            recording.launch()
             tray.pictures[:bucket].copy_(recording.pictures, non_blocking=True)
             tray.usable[:bucket].copy_(recording.usable, non_blocking=True)
             tray.painted.record(self._stream)
@@ -107,24 +108,15 @@ class GraphPainter:
         """Whether there was memory for the bucket. Raises torch.OutOfMemoryError for the smallest one, and DeviceLost."""
         try:
             with translated():
-                self._recordings[bucket] = self._record(bucket)
+                self._recordings[bucket] = self._recorder.record(self._paint, bucket)
         except torch.OutOfMemoryError:
             if bucket == self._buckets[0]:
                 raise
             return False
         return True
 
-    def _record(self, bucket: int) -> _Recording:
-        """The rehearsals need as much memory as the recording, so the latter, which cannot fail in the middle, has enough."""
-        device = self._network.device
-        latents = torch.zeros(bucket, 8, 32, 32, device=device, dtype=torch.float16)
-        rows = torch.zeros(bucket, *self._network.row_shape, device=device)
-        torch.cuda.synchronize(device)
+    def _tune(self, tuning: Tuning, bucket: int) -> None:
         with torch.cuda.stream(self._stream):
-            for _ in range(_REHEARSALS):
-                self._paint(latents, rows)
-        torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            pictures, usable = self._paint(latents, rows)
-        return _Recording(graph, latents, rows, pictures, usable)
+            self._recordings[bucket], self._trials = tuning.choose(
+                self._recordings[bucket], self._network.fuse, partial(self._recorder.record, self._paint, bucket)
+            )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpuserver.domain import Floats
+from gpuserver.musetalk.networks.fusion import Fusion, fuse
 from gpuserver.musetalk.networks.inference import PictureDecoder, channels_last, to_bytes
 from gpuserver.musetalk.networks.unet import UNet
 from gpuserver.musetalk.networks.vae import Vae
@@ -39,6 +40,11 @@ class Painter(Protocol):
 
     @property
     def max_batch(self) -> int: ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What warm_up() found, for the log."""
+        ...
 
     def begin(self, orders: Sequence[Order]) -> Callable[[], Faces]:
         """Give the device up to max_batch faces and return at once; the result waits for them. May be called from any thread.
@@ -74,6 +80,10 @@ class FaceNetwork(nn.Module):
         usable = torch.isfinite(levels).flatten(1).all(dim=1)
         return to_bytes(levels).flip(1).permute(0, 2, 3, 1).contiguous(), usable
 
+    def fuse(self, fusion: Fusion) -> None:
+        """Work so from now on."""
+        fuse(self, fusion)
+
     @property
     def device(self) -> torch.device:
         return self.unet.conv_in.weight.device
@@ -89,6 +99,8 @@ class FaceNetwork(nn.Module):
 
 class CpuPainter:
     """Implements Painter on a CPU: paints when the result is asked for."""
+
+    remarks: Sequence[str] = ()
 
     def __init__(self, network: FaceNetwork, max_batch: int = 1):
         self.max_batch = max_batch

@@ -9,8 +9,10 @@ import torch
 
 from gpuserver.errors import DeviceLost
 
-_MEMORY = ("out of memory", "ALLOC_FAILED")  # as CUDA and cuBLAS put it
-_DEVICE = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "NVRTC", "device-side assert")
+_NO_ENGINE = "unable to find an engine"  # torch, when all of cuDNN's ways to convolve fail, as they do without room for a workspace
+_MEMORY = ("out of memory", "ALLOC_FAILED", _NO_ENGINE)  # the others as CUDA and cuBLAS put it
+_DEVICE = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "CUDNN_STATUS", "CUBLAS_STATUS", "NVRTC", "device-side assert")
+_LONGEST = 300  # characters
 
 
 @contextmanager
@@ -22,8 +24,13 @@ def translated() -> Iterator[None]:
         raise
     except RuntimeError as error:
         text = str(error)
-        if not any(sign in text for sign in _DEVICE):
+        if not any(sign in text for sign in (*_DEVICE, _NO_ENGINE)):
             raise
         if any(sign in text for sign in _MEMORY):
             raise torch.OutOfMemoryError(text) from error
-        raise DeviceLost(f"The GPU failed: {text.splitlines()[0]}") from error
+        raise DeviceLost(f"The GPU failed: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages of advice that CUDA's and compilers' errors bring."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:_LONGEST]

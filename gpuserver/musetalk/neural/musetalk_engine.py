@@ -20,6 +20,7 @@ from gpuserver.musetalk.neural.cuda_graphs import BUCKETS, GraphPainter
 from gpuserver.musetalk.neural.face_painter import CpuPainter, FaceNetwork, Faces, Order, Painter
 from gpuserver.musetalk.neural.face_paste import paste
 from gpuserver.musetalk.neural.musetalk_listener import Ear, MuseTalkListener, rest_row
+from gpuserver.musetalk.neural.tuning import Tuning
 from gpuserver.musetalk.neural.whisper_ear import WhisperEar
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ def make_musetalk_engine(unet: UNet, vae: Vae, whisper: WhisperEncoder, *, max_b
     network = FaceNetwork(unet if unet.time_embedding is None else prepare_for_inference(unet), vae)
     painter: Painter
     if network.device.type == "cuda":
-        painter = GraphPainter(network, [bucket for bucket in BUCKETS if bucket <= max_batch])
+        painter = GraphPainter(network, [bucket for bucket in BUCKETS if bucket <= max_batch], tuning=Tuning())
     else:
         painter = CpuPainter(network, max_batch)
     return MuseTalkEngine(painter, WhisperEar(whisper), device=str(network.device), paste=paste)
@@ -97,6 +98,11 @@ class MuseTalkEngine:
     @property
     def max_batch(self) -> int:
         return min(self._most, self._painter.max_batch)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What warm_up() found out about the device, for the log."""
+        return self._painter.remarks
 
     @property
     def out_of_memory(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from torch import Tensor
 
 from gpuserver.errors import DeviceLost
+from gpuserver.musetalk.networks.fusion import Fusion
 from gpuserver.musetalk.neural.cuda_graphs import GraphPainter
 from gpuserver.musetalk.neural.face_painter import FaceNetwork, Order
+from gpuserver.musetalk.neural.tuning import Tuning
 
 ROW = (50, 4)
 
@@ -29,6 +33,10 @@ class FakeNetwork:
         self.room = room
         self.refusal: RuntimeError = torch.OutOfMemoryError("no memory")
         self.last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self.fusion = Fusion()
+
+    def fuse(self, fusion: Fusion) -> None:
+        self.fusion = fusion
 
     def __call__(self, latents: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         if len(rows) > self.room:
@@ -66,6 +74,7 @@ class FakeCuda:
         self.network = network
         self.replayed: list[int] = []
         self.failure: RuntimeError | None = None
+        self.refused = False  # recordings
         self.trays = 0
 
     def Event(self, *, blocking: bool) -> FakeCuda:
@@ -82,10 +91,12 @@ class FakeCuda:
     @contextmanager
     def graph(self, graph: FakeGraph, pool: object, stream: object, *, capture_error_mode: str) -> Iterator[None]:
         yield
+        if self.refused:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
         graph.recorded, graph.cuda = self.network.last, self
 
     def Stream(self, device: object) -> object:
-        return object()
+        return SimpleNamespace(device=device)
 
     def graph_pool_handle(self) -> object:
         return object()
@@ -175,3 +186,36 @@ def test_a_device_that_is_lost_meanwhile_is_noticed_when_it_is_waited_for(cuda: 
     cuda.failure = RuntimeError("CUDA error: unspecified launch failure")
     with pytest.raises(DeviceLost):
         wait()
+
+
+def test_what_cannot_be_recorded_is_launched_one_by_one_and_said(cuda: FakeCuda, network: FakeNetwork) -> None:
+    cuda.refused = True
+    painter = warm_painter(network)
+    begun = [painter.begin(orders(*levels)) for levels in ((10, 20, 30), (40,))]
+    assert [wait().pictures[:, 0, 0, 0].tolist() for wait in begun] == [[10, 20, 30], [40]]
+    assert cuda.replayed == []
+    assert painter.remarks[0] == "batch 8: launched one by one, CUDA error: operation not permitted when stream is capturing"
+
+
+def test_a_device_that_is_lost_while_recording_is_not_used_one_by_one(cuda: FakeCuda, network: FakeNetwork) -> None:
+    class LostWhileRecording(FakeCuda):
+        @contextmanager
+        def graph(self, graph: FakeGraph, pool: object, stream: object, *, capture_error_mode: str) -> Iterator[None]:
+            yield
+            self.failure = RuntimeError("CUDA error: an illegal memory access was encountered")
+            raise self.failure
+
+    cuda.__class__ = LostWhileRecording
+    with pytest.raises(DeviceLost):
+        warm_painter(network)
+
+
+def test_all_batch_sizes_are_drawn_in_the_way_that_the_largest_one_chose(cuda: FakeCuda, network: FakeNetwork) -> None:
+    network.room = 4
+    times = iter([10.0, 4.0])
+    tuning = Tuning([("transposed", lambda best: replace(best, upsampling=True))], lambda recording: next(times))
+    painter = GraphPainter(cast(FaceNetwork, network), [1, 2, 4, 8], tuning=tuning)
+    painter.warm_up()
+    assert network.fusion == Fusion(upsampling=True)
+    assert painter.remarks == ["torch's own norms: 10.00 ms for 4 faces", "transposed: 4.00 ms for 4 faces, chosen"]
+    assert painter.begin(orders(5, 6))().pictures[:, 0, 0, 0].tolist() == [5, 6]

@@ -24,6 +24,8 @@ MASK_BOX = Box(8, 12, 24, 20)
 class FakePainter:
     """Paints every face in the level of its row. Has memory for `room` faces at a time, when they are begun or when they are waited for."""
 
+    remarks = ("norms by a fake: 1.00 ms for 8 faces, chosen",)
+
     def __init__(self, max_batch: int = 8, room: int = 8, *, late: bool = False):
         self.max_batch = max_batch
         self.room = room
@@ -155,7 +157,9 @@ def test_a_batch_that_was_begun_before_the_loss_is_lost_with_it(ear: WhisperEar)
         ("CUDA error: an illegal memory access was encountered", DeviceLost),
         ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", DeviceLost),
         ("CUDA driver error: device not ready", DeviceLost),
+        ("Triton Error [CUDA]: an illegal memory access was encountered", DeviceLost),
         ("CUDA error: out of memory", torch.OutOfMemoryError),
+        ("FIND was unable to find an engine to execute this computation", torch.OutOfMemoryError),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", torch.OutOfMemoryError),
         ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
     ],
