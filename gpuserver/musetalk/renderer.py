@@ -126,7 +126,7 @@ class Renderer:
 
     def hand_in(self, worker: Worker, batch: list[Pending], crops: Sequence[FaceCrop | None]) -> None:
         with self._lock:
-            changes = self._dispatch.hand_in(batch, crops, self._clock())
+            changes = self._dispatch.hand_in(batch, crops, self._clock(), is_batch=worker.makes_batches)
             if changes:
                 self._notify_all()
         settle(batch, crops, worker.engine.name)

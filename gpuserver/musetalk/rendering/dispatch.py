@@ -71,8 +71,10 @@ class Dispatch:
         """How long until take() gives something; None while nothing waits."""
         return self._schedules[desk].seconds_to_next(now)
 
-    def hand_in(self, batch: list[Pending], crops: Sequence[FaceCrop | None], now: float) -> bool:
-        """The batch has been drawn. Whether the step changes with it."""
+    def hand_in(self, batch: list[Pending], crops: Sequence[FaceCrop | None], now: float, *, is_batch: bool = True) -> bool:
+        """The batch has been drawn. Whether the step changes with it. is_batch: whether the engine drew just these at once."""
+        if is_batch:
+            self._tally.batch_sizes[len(batch)] += 1
         self._note(batch, crops, now)
         dues = [pending.job.due for pending in batch if not (pending.job.opening or pending.job.generation.cancelled)]
         # The most late one counts. A Turn's first frames do not: they are due when they are ordered.
@@ -114,7 +116,6 @@ class Dispatch:
 
     def _note(self, batch: list[Pending], crops: Sequence[FaceCrop | None], now: float) -> None:
         tally = self._tally
-        tally.batch_sizes[len(batch)] += 1
         tally.drawn += len(batch)
         tally.stale += sum(pending.job.generation.cancelled for pending in batch)
         tally.not_drawn += sum(crop is None for crop in crops)

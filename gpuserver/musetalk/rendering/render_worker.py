@@ -40,6 +40,8 @@ class Counter(Protocol):
 class Worker:
     """Draws with an engine that returns finished crops."""
 
+    makes_batches = True
+
     def __init__(self, engine: LipSyncEngine, counter: Counter, clock: Callable[[], float], speed: float | None = None):
         self.engine = engine
         self.speed = Speed(clock, speed)
@@ -163,6 +165,8 @@ class PipelinedWorker(Worker):
 
 class QueueWorker(Worker):
     """Passes jobs on to an engine in another process as it takes them; the mouths come back one by one, on that engine's thread."""
+
+    makes_batches = False  # the other process does, of the jobs of all
 
     def __init__(self, engine: QueueingEngine, counter: Counter, clock: Callable[[], float]):
         super().__init__(engine, counter, clock)

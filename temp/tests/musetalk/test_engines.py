@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from gpuserver.config import Settings
 from gpuserver.domain import Avatar, FaceCrop, Generation, MouthJob, Speech
 from gpuserver.errors import NoDevice, WeightsMissing
 from gpuserver.musetalk.engines import LOADING, Engines, make_engines
+from gpuserver.musetalk.render_service.remote_device import RemoteDevice
 from gpuserver.musetalk.renderer import Device, Renderer
 
 RATE = 24_000
@@ -71,6 +73,48 @@ def test_without_weights_or_a_gpu_the_warp_engine_goes_on_and_says_why(rooms: li
     engines.load(engines.sources[0], renderer)
     assert engines.name == "warp" and not engines.loading
     assert engines.fallback is not None and "MUSETALK_BASE" in engines.fallback
+
+
+def test_renderer_processes_draw_in_place_of_this_one_where_there_are_any() -> None:
+    paths = [Path("/run/renderer-1.sock"), Path("/run/renderer-2.sock")]
+    assert [type(source) for source in make_engines(Settings(enable_musetalk=True), paths).sources] == [RemoteDevice, RemoteDevice]
+    assert make_engines(Settings(enable_musetalk=False), paths).sources == ()
+
+
+class OneProcess:
+    """Implements engines.Returning; its device is lost and returns as the test wants."""
+
+    def __init__(self, *, error: Exception | None = None):
+        self.network = FakeNetwork()
+        self.lost = self.closed = False
+        self._error = error
+
+    def __call__(self) -> list[Device]:
+        if self._error is not None:
+            raise self._error
+        self.network, self.lost = FakeNetwork(), False
+        return [Device(self.network, 100.0)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_of_several_processes_one_that_cannot_draw_is_left_out_and_a_lost_one_comes_back() -> None:
+    first, second, broken = OneProcess(), OneProcess(), OneProcess(error=NoDevice("This GPU is full."))
+    engines = Engines([first, second, broken], FakeEngine())
+    renderer = Renderer(engines.spare)
+    for source in engines.sources:
+        engines.load(source, renderer)
+    assert (engines.name, engines.fallback, renderer.capacity()) == ("musetalk", None, 200.0)
+    first.lost = True
+    assert engines.lost == [first]
+    engines.load(first, renderer)
+    for _ in range(4):
+        engines.listener()
+    assert (engines.lost, first.network.listeners, second.network.listeners) == ([], 2, 2)
+    engines.close()
+    renderer.close()
+    assert [each.closed for each in (first, second, broken)] == [True] * 3
 
 
 @pytest.mark.parametrize(

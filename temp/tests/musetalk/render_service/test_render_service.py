@@ -8,6 +8,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from fakes import FakeEngine
 from render_service_rig import MEMORY_FULL, PATIENCE, FakeFaces, ServiceRig, prepared_job
 
 from gpuserver.domain import FaceCrop, Generation, Speech
@@ -15,6 +16,7 @@ from gpuserver.errors import DeviceFull, DeviceLost, NoDevice
 from gpuserver.musetalk.neural.musetalk_listener import MuseTalkListener, rest_row
 from gpuserver.musetalk.render_service.messages import AskStatus, Hear, Join, Message, Outcome, Paint, Painted, Share, Status, encode
 from gpuserver.musetalk.render_service.service import PAINT_SLOTS, Painter
+from gpuserver.musetalk.renderer import Device, Renderer
 
 
 @pytest.fixture
@@ -111,6 +113,18 @@ def test_a_worker_has_so_many_faces_on_their_way_and_no_more(gated: ServiceRig) 
         assert room.result(PATIENCE)
     assert wait(futures, PATIENCE).not_done == set()
     assert engine.max_batch == PAINT_SLOTS
+
+
+def test_a_worker_counts_mouths_and_leaves_the_batches_to_the_process(rig: ServiceRig) -> None:
+    renderer = Renderer(FakeEngine())
+    renderer.start()
+    renderer.add_devices([Device(rig.join())], lambda job: True)
+    wait([renderer.submit(prepared_job(80)) for _ in range(40)], PATIENCE)
+    stats = renderer.stats()
+    renderer.close()
+    assert (stats.drawn, stats.batches, stats.failed, stats.devices_lost) == (40, 0, 0, 0)
+    assert sum(len(batch) for batch in rig.engine.batches) == 40
+    assert stats.engines[0].frames_per_second == 450.0
 
 
 # ---------------------------------------------------------------- what can go wrong with a face or a sound
