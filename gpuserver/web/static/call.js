@@ -22,6 +22,7 @@ export class Call extends EventTarget {
   #session = null;
   #socket = null;
   #peer = null;
+  #toldUnreachable = false; // once, until media get through again
   #end = new AbortController();
 
   /** request: the body of POST /v1/sessions. history: gives the conversation so far, for a session that replaces a lost one. */
@@ -78,7 +79,6 @@ export class Call extends EventTarget {
 
   hangUp() {
     this.#end.abort();
-    this.#socket?.close(1000);
   }
 
   get #ended() {
@@ -127,19 +127,25 @@ export class Call extends EventTarget {
     let wasOpen = false;
     let heartbeat = null;
     return new Promise((resolve) => {
+      // Not only when the socket has closed: a browser gives a dead line a minute to answer its farewell.
+      const leave = () => {
+        heartbeat?.stop();
+        socket.onopen = socket.onmessage = socket.onclose = null;
+        this.#end.signal.removeEventListener("abort", leave);
+        socket.close(1000);
+        resolve(wasOpen);
+      };
+      this.#end.signal.addEventListener("abort", leave);
+      socket.onclose = leave;
       socket.onopen = () => {
         wasOpen = true;
-        heartbeat = new Heartbeat(socket);
+        heartbeat = new Heartbeat(socket, leave);
         if (!this.#peer?.isAlive) this.#openPeer();
         else if (this.#peer.isConnected) this.#tell("state", { state: "connected" });
       };
       socket.onmessage = ({ data }) => {
         heartbeat.heard();
         this.#receive(JSON.parse(data));
-      };
-      socket.onclose = () => {
-        heartbeat?.stop();
-        resolve(wasOpen);
       };
     });
   }
@@ -166,14 +172,18 @@ export class Call extends EventTarget {
     this.#peer = new Peer(this.#session.webrtc, {
       send: (message) => this.#send(message),
       onTrack: (track) => this.#tell("track", track),
-      onConnected: () => this.#tell("state", { state: "connected" }),
+      onConnected: () => {
+        this.#toldUnreachable = false;
+        this.#tell("state", { state: "connected" });
+      },
       onLost: () => this.#replacePeer(),
     });
     this.#peer.offer();
   }
 
   #replacePeer() {
-    this.#tell("unreachable", null);
+    if (!this.#toldUnreachable) this.#tell("unreachable", null);
+    this.#toldUnreachable = true;
     this.#tell("state", { state: "connected" }); // answers can be read while picture and sound are tried again
     if (this.#socket?.readyState === WebSocket.OPEN) this.#openPeer();
     else this.#peer = null; // opened again together with the WebSocket
@@ -192,7 +202,6 @@ export class Call extends EventTarget {
   }
 
   #close() {
-    this.#socket?.close(1000);
     this.#closePeer();
     if (this.#session) deleteSession(this.#session.session_id);
     this.#session = null;
@@ -203,9 +212,14 @@ export class Call extends EventTarget {
   #pause(milliseconds) {
     const { signal } = this.#end;
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
-      signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
-      if (signal.aborted) resolve();
+      const end = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", end);
+        resolve();
+      };
+      const timer = setTimeout(end, milliseconds);
+      signal.addEventListener("abort", end);
+      if (signal.aborted) end();
     });
   }
 
@@ -214,13 +228,15 @@ export class Call extends EventTarget {
   }
 }
 
-/** Closes a WebSocket whose other end has gone without a word. */
+/** Finds out when a WebSocket's other end has gone without a word. */
 class Heartbeat {
   #socket;
+  #onDead;
   #timer = null;
 
-  constructor(socket) {
+  constructor(socket, onDead) {
     this.#socket = socket;
+    this.#onDead = onDead;
     this.heard();
   }
 
@@ -236,7 +252,7 @@ class Heartbeat {
 
   #ping() {
     this.#socket.send(JSON.stringify({ type: "ping" }));
-    this.#timer = setTimeout(() => this.#socket.close(), ALONE_MS);
+    this.#timer = setTimeout(this.#onDead, ALONE_MS);
   }
 }
 

@@ -1,6 +1,7 @@
 /** One WebRTC connection that receives the face and its voice. Candidates trickle both ways over the WebSocket. */
 
 const DISCONNECTED_GRACE_MS = 4000; // ICE often recovers by itself within this time
+const CONNECT_MS = 30000; // from the offer on: browsers give ICE up sooner, but would wait for an answer for ever
 
 export class Peer {
   #connection;
@@ -44,6 +45,7 @@ export class Peer {
   }
 
   async offer() {
+    this.#loseAfter(CONNECT_MS);
     await this.#connection.setLocalDescription();
     this.#send({ type: "webrtc_offer", sdp: this.#connection.localDescription.sdp });
   }
@@ -62,17 +64,26 @@ export class Peer {
     this.#connection.close();
   }
 
+  /** What cannot be applied, such as a candidate for the connection before, is no reason to leave out what follows. */
   #inOrder(step) {
-    this.#work = this.#work.then(() => (this.isAlive ? step() : null));
+    this.#work = this.#work.then(() => (this.isAlive ? step() : null)).catch((error) => console.warn("signalling:", error));
     return this.#work;
   }
 
   #watch() {
-    clearTimeout(this.#grace);
     const state = this.#connection.connectionState;
-    if (state === "connected") this.#onConnected();
+    if (state === "connecting") this.#loseAfter(CONNECT_MS);
+    if (state === "disconnected") this.#loseAfter(DISCONNECTED_GRACE_MS);
     if (state === "failed") this.#lose();
-    if (state === "disconnected") this.#grace = setTimeout(() => this.#lose(), DISCONNECTED_GRACE_MS);
+    if (state === "connected") {
+      clearTimeout(this.#grace);
+      this.#onConnected();
+    }
+  }
+
+  #loseAfter(milliseconds) {
+    clearTimeout(this.#grace);
+    this.#grace = setTimeout(() => this.#lose(), milliseconds);
   }
 
   #lose() {
