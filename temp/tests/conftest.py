@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 import structlog
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from gpuserver.config import Settings
@@ -32,6 +34,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _plain_logs() -> None:
     """What a test before has set up to be logged, and what not, ends with it."""
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _handlers_outlive_their_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in our servers. aiohttp's test servers cancel a handler whose client has left, which would hide that it does not notice."""
+
+    async def make_runner(server: TestServer, **options: Any) -> web.AppRunner:
+        return web.AppRunner(server.app, **{**options, "handler_cancellation": False})
+
+    monkeypatch.setattr(TestServer, "_make_runner", make_runner)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import edge_tts.communicate
 import numpy as np
 import pytest
 from aiohttp import WSMsgType, web
-from aiohttp.test_utils import TestServer
+from attentive_server import AttentiveServer
 
 SAMPLE_RATE = 24_000
 TICKS_PER_SECOND = 10_000_000
@@ -177,7 +177,7 @@ async def fake_edge_tts(
     fake = FakeEdgeTts(mode, seconds, announcing)
     app = web.Application()
     app.router.add_get("/speech", fake.connect)
-    async with TestServer(app) as server:
+    async with AttentiveServer(app) as server:
         monkeypatch.setattr(edge_tts.communicate, "WSS_URL", f"ws://127.0.0.1:{server.port}/speech?token=1")
         try:
             yield fake

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from attentive_server import AttentiveServer
 
 WORDS = ("Two ", "and ", "two.")
 REFUSALS = {"failing": (500, "out of memory"), "unavailable": (503, "loading"), "busy": (429, "too many requests")}
@@ -115,7 +115,7 @@ async def served(fake: FakeLanguageServer, routes: Sequence[web.RouteDef]) -> As
     """The address at which the fake listens."""
     app = web.Application()
     app.add_routes(routes)
-    async with TestServer(app) as server:
+    async with AttentiveServer(app) as server:
         try:
             yield f"http://127.0.0.1:{server.port}"
         finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from attentive_server import AttentiveServer
 
 CHUNK = 4_801  # bytes: pieces end in the middle of a sample
 MODES = (
@@ -115,7 +115,7 @@ async def fake_speech_service(mode: str = "wav", seconds: float = 1.0) -> AsyncI
     fake = FakeSpeechService(mode, seconds)
     app = web.Application()
     app.router.add_post("/v1/audio/speech", fake.speech)
-    async with TestServer(app) as server:
+    async with AttentiveServer(app) as server:
         try:
             yield fake, f"http://127.0.0.1:{server.port}"
         finally:
