@@ -6,8 +6,10 @@ from aiohttp import web
 
 from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
+from gpuserver.errors import Cancelled
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
+from gpuserver.web.interim import has_left
 from gpuserver.web.keys import key_in_query, needs_key, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.session_path import session_id_of
@@ -42,6 +44,9 @@ class SessionRoutes:
         if answer.status != 201:
             return answer.response()
         session = SessionCreated.model_validate_json(answer.body)
+        if has_left(request):  # as in the media server: nobody knows of the session
+            await self._media.send("DELETE", f"/v1/sessions/{session.session_id}")
+            raise Cancelled("The client went away.")
         session = session.model_copy(update={"engine_url": engine_url(base, session.session_id)})
         return web.Response(
             text=session.model_dump_json(),

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from gpuserver.config import Settings
-from gpuserver.errors import InvalidInput
+from gpuserver.errors import Cancelled, InvalidInput
 from gpuserver.media.access import given_id, session_of
 from gpuserver.media.mouths import Mouths
 from gpuserver.media.peers import Peers
@@ -16,6 +16,7 @@ from gpuserver.media.playout import Playout
 from gpuserver.messages import SessionEnd
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.web.body import SDP_LIMIT, read_body
+from gpuserver.web.interim import has_left
 from gpuserver.web.keys import internal, key_in_query, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
 from gpuserver.web.webrtc_config import webrtc_config
@@ -47,6 +48,9 @@ class SessionRoutes:
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/sessions. engine_url names this server; the management API puts its own address there."""
         session = await self._registry.create(await read_body(request, CreateSession), session_id=given_id(request))
+        if has_left(request):  # nobody knows of the session: it would hold its place until it has been idle for long
+            await self._registry.delete(session.session_id)
+            raise Cancelled("The client went away.")
         engine, engine_fallback = self._mouths.engine_for(session.avatar)
         created = SessionCreated(
             session_id=session.session_id,

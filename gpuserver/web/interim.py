@@ -76,11 +76,15 @@ async def _result(request: web.Request, work: Coroutine[None, None, T], *, inter
 async def _attend(request: web.Request, work: asyncio.Future[T], *, give_up: Callable[[], object], interim: bool) -> None:
     """Until the work has ended: give_up where there is no client any more; interim: tell it meanwhile that the work goes on."""
     while not (await asyncio.wait([work], timeout=INTERVAL_SECONDS))[0]:
-        transport = request.transport
-        if transport is None or transport.is_closing():
+        if has_left(request):
             give_up()
-        elif interim and _skips_interim(request):
-            transport.write(PROCESSING)
+        elif interim and request.transport is not None and _skips_interim(request):
+            request.transport.write(PROCESSING)
+
+
+def has_left(request: web.Request) -> bool:
+    """Whether nobody waits for the answer any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _skips_interim(request: web.Request) -> bool:

@@ -23,9 +23,12 @@ class FakeMediaServer:
     def __init__(self, max_sessions: int = 2):
         self.max_sessions = max_sessions
         self.status = "healthy"  # of /health
+        self.may_create = asyncio.Event()
+        self.may_create.set()
         self.sessions: dict[str, SessionInfo] = {}
         self.created: list[CreateSession] = []
         self.ends: list[str | None] = []  # the reasons that sessions were deleted with
+        self.ended = asyncio.Event()  # one was deleted
         self.signals: list[tuple[str, str, object]] = []
         self.closed_with: asyncio.Queue[int | None] = asyncio.Queue(100)
 
@@ -59,6 +62,7 @@ class FakeMediaServer:
         require_internal(request, SECRET)
         body = CreateSession.model_validate_json(await request.read())
         self.created.append(body)
+        await self.may_create.wait()
         if len(self.sessions) >= self.max_sessions:
             raise Full("All slots are taken.", retry_after=9)
         session_id = f"s{len(self.created)}"
@@ -85,6 +89,7 @@ class FakeMediaServer:
         require_internal(request, SECRET)
         del self.sessions[self._session(request).session_id]
         self.ends.append(request.query.get("reason"))
+        self.ended.set()
         return web.Response(status=204)
 
     async def _signal(self, request: web.Request) -> web.Response:

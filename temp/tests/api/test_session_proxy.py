@@ -12,6 +12,7 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from structlog.testing import capture_logs
 from yarl import URL
 
+PATIENCE = 30.0
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
 
 
@@ -56,6 +57,23 @@ async def test_forwarded_headers_count_from_trusted_proxies_only(
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "gpu.example.org"}
     answer = await pair.client.post("/v1/sessions", json={"tutor_id": 1, "student_id": 2}, headers=headers)
     assert (await answer.json())["engine_url"] == (engine_url or f"ws://127.0.0.1:{pair.client.port}/ws/s1")
+
+
+async def test_a_session_whose_client_has_left_before_it_was_there_is_deleted(pair: Pair) -> None:
+    pair.media.may_create.clear()
+    body = b'{"tutor_id": 1, "student_id": 2}'
+    _, writer = await asyncio.open_connection("127.0.0.1", pair.client.port)
+    head = "POST /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    async with asyncio.timeout(PATIENCE):
+        while not pair.media.created:  # noqa: ASYNC110 - the fake tells by its list
+            await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+        assert (await pair.client.get("/health")).status == 200  # the server has seen by now that the client has left
+        pair.media.may_create.set()
+        await pair.media.ended.wait()
+    assert pair.media.sessions == {}
 
 
 async def test_full_is_passed_on_with_retry_after(pair: Pair) -> None:

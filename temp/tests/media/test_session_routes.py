@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from receiver import Receiver
 
+from gpuserver.pipeline.session import Session
+from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.wire import CreateSession
+
 if TYPE_CHECKING:
     from media_server_rig import MediaServer
 
@@ -57,6 +61,39 @@ async def test_fifty_calls_at_once_for_ten_slots_give_exactly_ten_sessions(make_
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status == 429)
     health = await (await media.client.get("/health")).json()
     assert (health["active_sessions"], health["max_sessions"]) == (10, 10)
+
+
+async def test_a_session_whose_client_has_left_before_it_was_there_ends_at_once(
+    media: MediaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, deleted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    create, delete = SessionRegistry.create, SessionRegistry.delete
+
+    async def create_slowly(registry: SessionRegistry, request: CreateSession, *, session_id: str | None = None) -> Session:
+        begun.set()
+        await may_end.wait()
+        return await create(registry, request, session_id=session_id)
+
+    async def note_deletion(registry: SessionRegistry, session_id: str, reason: str = "deleted") -> None:
+        await delete(registry, session_id, reason)
+        deleted.set()
+
+    monkeypatch.setattr(SessionRegistry, "create", create_slowly)
+    monkeypatch.setattr(SessionRegistry, "delete", note_deletion)
+    body = b'{"tutor_id": 1, "student_id": 2, "avatar_id": "demo"}'
+    _, writer = await asyncio.open_connection("127.0.0.1", media.client.port)
+    secret = "".join(f"{name}: {value}\r\n" for name, value in media.internal.items())
+    head = f"POST /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{secret}"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    async with asyncio.timeout(30):
+        await begun.wait()
+        writer.close()
+        await writer.wait_closed()
+        assert (await media.client.get("/health")).status == 200  # the server has seen by now that the client has left
+        may_end.set()
+        await deleted.wait()
+    health = await (await media.client.get("/health")).json()
+    assert health["active_sessions"] == 0
 
 
 async def test_an_unknown_avatar_is_said_and_leaves_the_slot_free(make_media: MakeMedia) -> None:
