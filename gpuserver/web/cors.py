@@ -19,6 +19,7 @@ ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})
 METHODS = "GET, HEAD, POST, PATCH, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type, If-Match, Prefer, Range, X-API-Key"
 ANSWER_HEADERS = "Content-Range, ETag, Link, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+PREFLIGHT = "Access-Control-Request-Method"  # the header that tells a preflight from a plain OPTIONS
 REMEMBERED_SECONDS = 600  # that a browser keeps the answer to a preflight; Chromium takes up to 7200
 
 ALLOWED_ORIGIN = web.RequestKey("allowed origin", str)
@@ -55,7 +56,8 @@ def cors_middleware(settings: Settings) -> Middleware:
         origin = request.headers.get("Origin")
         if origin is not None and is_listed(origin, settings):
             request[ALLOWED_ORIGIN] = ANY if ANY in settings.cors_origins else origin
-        if request.method == "OPTIONS":
+        # A plain OPTIONS is for the route where one takes every method, as a proxy does.
+        if request.method == "OPTIONS" and (PREFLIGHT in request.headers or request.match_info.http_exception is not None):
             return _options(request)
         return await handler(request)
 
@@ -73,12 +75,11 @@ def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None
 
 def _options(request: web.Request) -> web.Response:
     """A preflight is answered for every address, so that the page sees what the call itself is answered."""
-    if "Access-Control-Request-Method" not in request.headers:
-        error = request.match_info.http_exception
-        if error is not None and not isinstance(error, web.HTTPMethodNotAllowed):
+    error = request.match_info.http_exception
+    if error is not None and PREFLIGHT not in request.headers:
+        if not isinstance(error, web.HTTPMethodNotAllowed):
             raise error
-        methods = {*error.allowed_methods, "OPTIONS"} if error is not None else {"OPTIONS"}
-        return web.Response(status=204, headers={"Allow": ", ".join(sorted(methods))})
+        return web.Response(status=204, headers={"Allow": ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))})
     if ALLOWED_ORIGIN not in request:
         return web.Response(status=204)  # without the headers that the browser looks for, it makes no call
     return web.Response(

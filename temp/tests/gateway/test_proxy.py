@@ -34,7 +34,7 @@ async def test_an_offer_reaches_the_service_and_its_answer_the_client(rig: Rig) 
     assert dict(rig.service.requests[-1].query) == {"avatar": "anna"}
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
 async def test_every_method_is_passed_on(rig: Rig, method: str) -> None:
     answer = await rig.client.request(method, "/api/avatar/webrtc/whep/anna")
     assert answer.status_code == 201
