@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpuserver.domain import Avatar
-from gpuserver.errors import AvatarDamaged
+from gpuserver.errors import AvatarDamaged, AvatarNotFound
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.avatars.avatar_files import load_avatar
 from gpuserver.musetalk.avatars.latent_files import with_latents
@@ -41,20 +41,17 @@ class AvatarCache:
             (identity, avatar), lacking = self._manager.read(avatar_id, lambda folder: self._load(avatar_id, folder))
             self._loaded[avatar_id] = identity, avatar
             self._loaded.move_to_end(avatar_id)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
+            self._let_go()
         if lacking and self._want_latents is not None:
             self._want_latents(avatar_id)
         return avatar
 
-    def forget(self, avatar_id: str) -> None:
-        """Let go of an avatar that was deleted."""
-        with self._lock:
-            self._loaded.pop(avatar_id, None)
-
     def _load(self, avatar_id: str, folder: Path) -> tuple[tuple[Identity, Avatar], bool]:
-        """The entry, and whether it lacks what MuseTalk could draw on."""
-        status = folder.stat()
+        """The entry, and whether it lacks what MuseTalk could draw on. Raises AvatarNotFound, AvatarDamaged."""
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            raise AvatarNotFound(f"There is no avatar {avatar_id!r}.") from None
         latents = self._manager.latents.found(avatar_id, folder)
         identity = str(folder), status.st_ino, status.st_mtime_ns, latents
         known = self._loaded.get(avatar_id)
@@ -69,3 +66,11 @@ class AvatarCache:
                     identity = (*identity[:3], None)
             known = identity, avatar
         return known, identity[3] is None and self._manager.latents.lacking(avatar_id, folder)
+
+    def _let_go(self) -> None:
+        """Of the longest unused avatars beyond the capacity; and of deleted ones, whose pictures take room on the disk while mapped."""
+        while len(self._loaded) > self._capacity:
+            self._loaded.popitem(last=False)
+        for avatar_id, ((folder, *_), _) in list(self._loaded.items()):
+            if not Path(folder).is_dir():
+                del self._loaded[avatar_id]

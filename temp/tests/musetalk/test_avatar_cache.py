@@ -56,6 +56,23 @@ def test_a_deleted_avatar_is_not_given_out(manager: AvatarManager) -> None:
         cache.get("a")
 
 
+def test_an_avatar_that_goes_while_it_is_looked_at_is_none(manager: AvatarManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said like this, a replacement in the same moment is loaded instead."""
+    monkeypatch.setattr(manager, "read", lambda _, reader: reader(tmp_path / "gone"))
+    with pytest.raises(AvatarNotFound):
+        AvatarCache(manager).get("a")
+
+
+def test_a_deleted_avatar_gives_its_disk_space_back_with_the_next_session(manager: AvatarManager, tmp_path: Path) -> None:
+    cache = AvatarCache(manager)
+    cache.get("a")
+    manager.delete("a")
+    cache.get("b")
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert [line for line in maps if str(tmp_path) in line and "(deleted)" in line] == []
+    assert any(str(tmp_path) in line for line in maps)
+
+
 def test_a_damaged_avatar_is_said_so(manager: AvatarManager) -> None:
     (manager.folder("a") / "openings.npy").unlink()
     with pytest.raises(AvatarDamaged):
