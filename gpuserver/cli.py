@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ import typer
 from gpuserver import __version__
 from gpuserver.cli_avatars import avatars
 from gpuserver.cli_doctor import doctor
+from gpuserver.cli_files import writing
 from gpuserver.cli_models import models
 from gpuserver.cli_settings import read_settings
 from gpuserver.config import Settings
-from gpuserver.errors import GpuserverError
+from gpuserver.errors import AvatarNotFound, GpuserverError
 
 if TYPE_CHECKING:
     from gpuserver.domain import Voice
@@ -36,7 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except GpuserverError as error:
-        print(error.detail, error.advice, sep="\n", file=sys.stderr)
+        advice = "`gpuserver avatars list` shows the avatars there are." if isinstance(error, AvatarNotFound) else error.advice
+        print(error.detail, advice, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 
@@ -98,8 +101,10 @@ def openapi(folder: Annotated[Path, typer.Argument(help="Where to write both doc
     """Write openapi-management.json and openapi-media.json, as /openapi.json serves them."""
     from gpuserver.openapi_documents import write_documents
 
-    for path in write_documents(folder):
-        print(path)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in write_documents(folder):
+            print(path)
 
 
 @app.command()
@@ -155,13 +160,26 @@ async def _render_audio(settings: Settings, avatar_id: str, audio: Path, out: Pa
 
 
 async def _render(settings: Settings, avatar_id: str, text: str, voice: Voice, out: Path, *, voice_name: str | None = None) -> None:
+    import structlog
+    from rich.console import Console
+
     from gpuserver.media.film import render_film
     from gpuserver.musetalk.avatar_manager import AvatarManager
     from gpuserver.musetalk.avatars.avatar_files import load_avatar
     from gpuserver.musetalk.warp.warp_engine import WarpEngine
 
     avatar = AvatarManager(settings).read(avatar_id, load_avatar)
-    film = await render_film(avatar, WarpEngine(), voice, text, out, voice_name=voice_name)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # the film's notices say it all
+    with writing(out), Console(stderr=True).status("filming") as status:  # on a terminal; else silent
+        film = await render_film(
+            avatar,
+            WarpEngine(),
+            voice,
+            text,
+            out,
+            voice_name=voice_name,
+            filmed=lambda seconds: status.update(f"filming: {seconds:.0f} s"),
+        )
     for notice in film.notices:
         print(notice, file=sys.stderr)
     print(f"{film.path}: {film.seconds:.1f} s")

@@ -50,6 +50,7 @@ GpuserverError
 ├── NoLanguageModel (503)        nothing that could answer a question is reachable
 ├── DiskFull (507)
 │   └── AvatarRoomFull           AVATAR_MAX_DISK_GB is used up
+├── NotWritable (507)            a folder that the server may not write to
 └── CannotStart                  a server refuses to start; never sent over HTTP
 
 Each class knows its HTTP status and its problem type (RFC 9457). `detail` says what happened, `advice` what to do about it.
@@ -358,6 +359,11 @@ class DiskFull(GpuserverError):
 class AvatarRoomFull(DiskFull):
     slug, title = "avatar-room-full", "Avatars may take no more room"
     default_advice = "Delete avatars that are not needed, or raise AVATAR_MAX_DISK_GB."
+
+
+class NotWritable(GpuserverError):
+    status, slug, title = 507, "not-writable", "The server may not write to its folder"
+    default_advice = "Let the user who runs this write there, mount the disk for writing, or name another folder (AVATARS_DIR)."
 
 
 class CannotStart(GpuserverError):

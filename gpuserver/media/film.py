@@ -35,6 +35,7 @@ from gpuserver.media.playout import Playout
 from gpuserver.messages import ErrorEvent, Notice, ServerMessage
 from gpuserver.musetalk.renderer import Renderer
 from gpuserver.pipeline.delivery import Scene
+from gpuserver.pipeline.language import has_words
 from gpuserver.pipeline.llm_echo import EchoModel
 from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.studio import Studio
@@ -51,7 +52,7 @@ IDLE_SECONDS = 0.5  # of the avatar's own picture before and after the speech
 class FilmReport:
     """What was filmed. visemes: what drove the lips, in seconds of the film; empty where the voice knows none.
 
-    speech_from, speech_to: seconds of the film. notices: what could not be done, in plain sentences.
+    speech_from, speech_to: seconds of the film. notices: what could not be done, in plain sentences, each once.
     """
 
     path: Path
@@ -74,13 +75,15 @@ async def render_film(
     voice_name: str | None = None,
     lead_in: float = IDLE_SECONDS,
     lead_out: float = IDLE_SECONDS,
+    filmed: Callable[[float], None] | None = None,
 ) -> FilmReport:
     """Film the avatar saying `text`. `out` appears when it is complete, or not at all.
 
-    Raises InvalidInput for an empty text, VoiceFailed if nothing of it could be spoken.
+    filmed: is told how many seconds there are, frame by frame.
+    Raises InvalidInput for a text without words, VoiceFailed if nothing of it could be spoken.
     """
-    if not text.strip():
-        raise InvalidInput("The text is empty.", advice="Give a text with at least one word.")
+    if not has_words(text):
+        raise InvalidInput("The text has no word that could be said.", advice="Give a text with at least one word.")
     idle_frames = round(lead_in * FPS)
     recording = _RecordingVoice(voice, idle_frames)
     events: list[ServerMessage] = []
@@ -88,12 +91,12 @@ async def render_film(
     renderer.start()
     try:
         with FilmWriter(out, avatar.width, avatar.height) as writer:
-            stage = FilmStage(avatar, writer.add)
+            stage = FilmStage(avatar, writer.add, filmed)
             stage.idle(idle_frames)
             line = Line(text, True, Generation(1), asyncio.get_running_loop().time())
             turn = Turn(line, Studio(EchoModel(), recording, engine, renderer), Scene(avatar, stage), events.append, voice=voice_name)
             await turn.run()
-            notices = tuple(_plain(event) for event in events if isinstance(event, Notice | ErrorEvent))
+            notices = tuple(dict.fromkeys(_plain(event) for event in events if isinstance(event, Notice | ErrorEvent)))
             speech_to = stage.frames
             if speech_to == idle_frames:
                 raise VoiceFailed(" ".join(notices) or "Nothing of the text could be spoken.")
@@ -115,9 +118,10 @@ async def render_film(
 class FilmStage:
     """Implements domain.Stage: a playout whose clock ticks whenever a frame has been put."""
 
-    def __init__(self, avatar: Avatar, shoot: Callable[[Bytes2D, Pcm], None]):
+    def __init__(self, avatar: Avatar, shoot: Callable[[Bytes2D, Pcm], None], filmed: Callable[[float], None] | None = None):
         self.frames = 0  # shot so far
         self._shoot = shoot
+        self._filmed = filmed
         self._playout = Playout(avatar, lambda: self.frames * FRAME_SECONDS)
 
     def idle(self, count: int) -> None:
@@ -126,6 +130,8 @@ class FilmStage:
             played = self._playout.tick(self.frames)
             self.frames += 1
             self._shoot(played.picture, played.sound)
+            if self._filmed is not None:
+                self._filmed(self.frames * FRAME_SECONDS)
 
     def book(self, generation: Generation) -> int:
         return self._playout.book(generation)

@@ -25,7 +25,7 @@ from gpuserver.interpreter import Interpreter, choose_interpreter
 from gpuserver.musetalk.avatars.avatar_choice import choose_avatar
 from gpuserver.musetalk.avatars.avatar_files import PREVIEW, read_info
 from gpuserver.musetalk.avatars.avatar_profiles import AvatarProfiles
-from gpuserver.musetalk.avatars.avatar_shelf import AvatarShelf, room_on_disk
+from gpuserver.musetalk.avatars.avatar_shelf import AvatarShelf, writing_below
 from gpuserver.musetalk.avatars.disk_room import DiskRoom
 from gpuserver.musetalk.avatars.video_dirs import VideoDirs, open_regular
 from gpuserver.musetalk.preparing.avatar_latents import AvatarLatents
@@ -55,11 +55,12 @@ class AvatarManager:
     @property
     def uploads_dir(self) -> Path:
         """Where an upload may be written before create_from_file(); on the avatars' own file system, removed with this process."""
-        return self._shelf.uploads()
+        with writing_below(self._shelf.root):
+            return self._shelf.uploads()
 
     def start(self) -> None:
-        """Make the folders and remove the left-overs of killed processes."""
-        with room_on_disk():
+        """Make the folders and remove the left-overs of killed processes. Raises DiskFull, NotWritable."""
+        with writing_below(self._shelf.root):
             self._shelf.prepare()
 
     # ------------------------------------------------------------ making
@@ -152,7 +153,7 @@ class AvatarManager:
         mock: bool = False,
     ) -> AvatarCreated:
         avatar_id = request.avatar_id
-        with video, room_on_disk():
+        with video, writing_below(self._shelf.root):
             if os.fstat(video.fileno()).st_size == 0:
                 raise Unreadable("The video file is empty.")
             self.check_new(avatar_id, replace=replace)
@@ -189,7 +190,7 @@ class AvatarManager:
         Raises AvatarNotFound, AvatarDamaged, WeightsMissing, WeightsDamaged, DiskFull, Cancelled, GpuserverError.
         """
         version = self._shelf.version(avatar_id)
-        with room_on_disk():
+        with writing_below(self._shelf.root):
             return self.latents.make(avatar_id, version, Watch(progress, cancel=cancel), self._room_for(None))
 
     def _room_for(self, replaced: str | None, finished: Path | None = None) -> int | None:
@@ -264,7 +265,7 @@ class AvatarManager:
 
         Raises AvatarNotFound, Cancelled, GpuserverError.
         """
-        with self._shelf.filming(avatar_id), room_on_disk():
+        with self._shelf.filming(avatar_id), writing_below(self._shelf.root):
             film = self._shelf.film(avatar_id)
             if not film.is_file():
                 make_film(self._shelf.version(avatar_id), film, cancel)
@@ -280,15 +281,18 @@ class AvatarManager:
     # ------------------------------------------------------------ changing
 
     def touch(self, avatar_id: str) -> None:
-        """Note that the avatar is used now. Raises AvatarNotFound."""
-        with room_on_disk():
+        """Note that the avatar is used now, where the disk allows it: a session does not depend on that. Raises AvatarNotFound."""
+        try:
             self._shelf.touch(avatar_id)
+        except OSError as error:
+            _log.warning("the last use of avatar %s cannot be noted: %s", avatar_id, error.strerror)
 
     def delete(self, avatar_id: str) -> None:
-        """Raises AvatarNotFound. Sessions that show the avatar keep its pictures until they end."""
+        """Raises AvatarNotFound, NotWritable. Sessions that show the avatar keep its pictures until they end."""
         self._shelf.version(avatar_id)
-        self._profiles.forget(avatar_id)  # before: a new avatar of this name may bring its own
-        self._shelf.remove(avatar_id)
+        with writing_below(self._shelf.root):
+            self._profiles.forget(avatar_id)  # before: a new avatar of this name may bring its own
+            self._shelf.remove(avatar_id)
         _log.info("avatar %s deleted", avatar_id)
 
 

@@ -18,6 +18,7 @@ from gpuserver.errors import (
     InvalidAvatarId,
     JobEnded,
     JobNotFound,
+    NotWritable,
     NoUsableFace,
     TooManyJobs,
     Unreadable,
@@ -58,6 +59,7 @@ CREATION_ERRORS: tuple[Error, ...] = (
     Cancelled,
     DiskFull,
     AvatarRoomFull,
+    NotWritable,
 )
 ONE_AVATAR_ERRORS: tuple[Error, ...] = (InvalidAvatarId, AvatarNotFound, AvatarDamaged)
 
@@ -147,10 +149,14 @@ AVATAR_OPERATIONS: Operations = {
         "The avatar's idle loop as a film",
         file_answers("video/mp4", "The loop, forth and back. It is made when it is first asked for."),
         parameters=(IF_NONE_MATCH, RANGE),
-        errors=(*ONE_AVATAR_ERRORS, TooManyJobs, Cancelled, DiskFull),
+        errors=(*ONE_AVATAR_ERRORS, TooManyJobs, Cancelled, DiskFull, NotWritable),
     ),
     "DELETE /v1/avatars/{avatar_id}": Operation(
-        AVATARS, "Delete an avatar", (no_content("It is gone."),), parameters=(FORCE,), errors=(*ONE_AVATAR_ERRORS, AvatarInUse)
+        AVATARS,
+        "Delete an avatar",
+        (no_content("It is gone."),),
+        parameters=(FORCE,),
+        errors=(*ONE_AVATAR_ERRORS, AvatarInUse, NotWritable),
     ),
     "GET /v1/jobs/{job_id}": Operation(JOBS, "Show a job", (Answer("How far it is.", Job, _JOB),), errors=(JobNotFound,)),
     "GET /v1/jobs/{job_id}/events": Operation(

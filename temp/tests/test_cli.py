@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from clips import Clip, write_clip
+from running_server import free_ports
+from small_avatar import write_small_avatar
+from sound_files import encoded
 
 from gpuserver import __version__, cli
 from gpuserver.musetalk import avatar_manager
@@ -128,3 +131,47 @@ def test_a_film_is_of_a_text_or_of_a_sound(tmp_path: Path, arguments: list[str])
     result = _run(tmp_path, "render", "film.mp4", *(each.format(sound=sound) for each in arguments))
     assert result.returncode == 2
     assert "either --text or --audio" in result.stderr
+
+
+def test_a_film_that_cannot_be_written_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "avatars" / "anna").mkdir(parents=True)
+    write_small_avatar(tmp_path / "avatars" / "anna", avatar_id="anna")
+    (tmp_path / "sound.wav").write_bytes(encoded(0.2))
+    film = tmp_path / "missing" / "film.mp4"
+    result = _run(
+        tmp_path, "render", "--avatar", "anna", "--audio", str(tmp_path / "sound.wav"), str(film), AVATARS_DIR=str(tmp_path / "avatars")
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"{film} cannot be written: No such file or directory.\n")
+
+
+def test_a_film_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "avatars" / "anna").mkdir(parents=True)
+    write_small_avatar(tmp_path / "avatars" / "anna", avatar_id="anna")
+    (tmp_path / "sound.wav").write_bytes(encoded(0.2))
+    result = _run(tmp_path, "render", "--avatar", "anna", "--audio", "sound.wav", "film.mp4", AVATARS_DIR=str(tmp_path / "avatars"))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "film.mp4: 1.2 s\n", "")
+
+
+def test_the_api_documents_go_into_a_new_folder(tmp_path: Path) -> None:
+    result = _run(tmp_path, "openapi", "new/docs")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == ["new/docs/openapi-management.json", "new/docs/openapi-media.json"]
+
+
+def test_an_avatar_that_is_not_there_is_looked_for_on_the_command_line(tmp_path: Path) -> None:
+    result = _run(tmp_path, "avatars", "delete", "nobody")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "There is no avatar 'nobody'.\n`gpuserver avatars list` shows the avatars there are.\n",
+    )
+
+
+@pytest.mark.parametrize("command", [["serve"], ["management"], ["media"], ["avatars", "create", "--demo"]], ids=lambda command: command[0])
+def test_a_data_folder_that_cannot_be_written_is_two_plain_lines(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "avatars").write_text("in the way")
+    ports = free_ports(2)
+    environment = {"AVATARS_DIR": "avatars", "MANAGEMENT_API_PORT": str(ports[0]), "MEDIA_PORT": str(ports[1])}
+    result = _run(tmp_path, *command, **environment)
+    assert result.returncode == 1
+    assert f"Nothing can be written to {tmp_path}/avatars: File exists." in result.stderr
+    assert "Traceback" not in result.stderr

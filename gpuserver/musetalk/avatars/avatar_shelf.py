@@ -28,11 +28,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gpuserver.errors import AvatarExists, AvatarNotFound, DiskFull
+from gpuserver.errors import AvatarExists, AvatarNotFound, DiskFull, NotWritable
 from gpuserver.musetalk.avatars.avatar_files import INFO, sync_folder
 from gpuserver.musetalk.avatars.latent_shelf import LatentShelf
 from gpuserver.musetalk.avatars.upload_folder import UploadFolder, sweep_uploads
 from gpuserver.wire import AVATAR_ID
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})  # the last two: a file stands in the way
 
 _log = logging.getLogger(__name__)
 
@@ -269,13 +272,15 @@ class AvatarShelf:
 
 
 @contextmanager
-def room_on_disk() -> Iterator[None]:
-    """Raises DiskFull instead of the OSError of a full disk."""
+def writing_below(folder: Path) -> Iterator[None]:
+    """Raises DiskFull or NotWritable instead of the OSError of a disk that is full or closed."""
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in FULL:
             raise DiskFull("The disk is full.") from error
+        if error.errno in CLOSED:
+            raise NotWritable(f"Nothing can be written to {folder}: {os.strerror(error.errno)}.") from error
         raise
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuserver.errors import DiskFull, WeightsDamaged
-from gpuserver.musetalk.avatars.avatar_shelf import room_on_disk
+from gpuserver.musetalk.avatars.avatar_shelf import writing_below
 from gpuserver.musetalk.weight_files.model_check import Verdict, check_models
 from gpuserver.musetalk.weight_files.model_files import CONVERTED_SUFFIX, NEEDS, Need, Version, models_folder
 from gpuserver.musetalk.weight_files.weights import load_bisenet, load_unet, load_vae, load_whisper
@@ -64,7 +64,7 @@ def convert_models(base: Path, loaders: Mapping[str, Loader] = LOADERS) -> Itera
 
 def _convert(need: Need, original: Path, network: nn.Module) -> Conversion:
     converted = original.with_name(original.stem + CONVERTED_SUFFIX)
-    with room_on_disk():
+    with writing_below(converted.parent):
         _write(network.state_dict(), converted, {"network": need.name, "made_from": original.name})
     return Conversion(original, converted, original.stat().st_size, converted.stat().st_size)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gpuserver.errors import Conflict, DiskFull, UpstreamFailed, WeightsDamaged
-from gpuserver.musetalk.avatars.avatar_shelf import room_on_disk
+from gpuserver.musetalk.avatars.avatar_shelf import writing_below
 from gpuserver.musetalk.weight_files.model_check import Verdict, check_models, sha256_of, unusable
 from gpuserver.musetalk.weight_files.model_files import ModelFile, Version, models_folder
 from gpuserver.musetalk.weight_files.model_hub import Hub, Interrupted, Remote
@@ -54,7 +54,7 @@ class Downloader:
         Raises DiskFull before anything is fetched, UpstreamFailed if the hub cannot be reached or lacks a file (what has arrived
         stays for the next run), WeightsDamaged if a file is not the official one (it is removed), Conflict if another run is at it.
         """
-        with room_on_disk(), self._alone():
+        with writing_below(self._models), self._alone():
             self._require_room(files)
             for file in files:
                 self._get(file)

@@ -80,7 +80,19 @@ async def test_a_text_nobody_can_speak_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_empty_text_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["  ", "😀 🎉"], ids=["empty", "emoji"])
+async def test_a_text_without_words_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidInput):
-        await film(tmp_path, "  ")
+        await film(tmp_path, text)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_true_of_every_sentence_is_reported_once(tmp_path: Path) -> None:
+    report = await film(tmp_path, voice=FakeVoice(fallback="The other voice speaks."))
+    assert report.notices == ("The other voice speaks.",)
+
+
+async def test_whoever_waits_is_told_how_far_the_film_is(tmp_path: Path) -> None:
+    told: list[float] = []
+    report = await render_film(AVATAR, FakeEngine(), FakeVoice(), TEXT, tmp_path / "film.mp4", filmed=told.append)
+    assert told == pytest.approx([(frame + 1) * 0.04 for frame in range(report.frames)])

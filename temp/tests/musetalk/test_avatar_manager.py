@@ -1,5 +1,6 @@
 """All avatars: created once, replaced in one step, never half; bad input is refused with what to do about it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from clips import PORTRAIT, Clip, write_clip, write_sound_only
 from filelock import FileLock
+from small_avatar import write_small_avatar
 
 from gpuserver.config import Settings
 from gpuserver.errors import (
@@ -25,6 +27,7 @@ from gpuserver.errors import (
     GpuserverError,
     InvalidAvatarId,
     InvalidInput,
+    NotWritable,
     NoUsableFace,
     Unreadable,
     VideoNotFound,
@@ -265,6 +268,30 @@ def test_a_full_disk_is_said_so(tmp_path: Path, manager: AvatarManager, monkeypa
     with pytest.raises(DiskFull):
         manager.create_demo("big")
     assert traces(tmp_path) == []
+
+
+def read_only(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_folder_that_became_read_only_is_said_so(tmp_path: Path, manager: AvatarManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "avatars" / "kept").mkdir()
+    write_small_avatar(tmp_path / "avatars" / "kept", avatar_id="kept")
+    monkeypatch.setattr(Path, "unlink", read_only)
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    for change in (lambda: manager.delete("kept"), lambda: manager.create_demo("new"), lambda: manager.uploads_dir):
+        with pytest.raises(NotWritable, match="Read-only file system"):
+            change()
+
+
+def test_an_avatar_is_used_though_that_cannot_be_noted(
+    tmp_path: Path, manager: AvatarManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "avatars" / "kept").mkdir()
+    write_small_avatar(tmp_path / "avatars" / "kept", avatar_id="kept")
+    monkeypatch.setattr(Path, "touch", read_only)
+    manager.touch("kept")
+    assert "the last use of avatar kept cannot be noted" in caplog.text
 
 
 def test_avatar_max_disk_gb_refuses_what_would_exceed_it(tmp_path: Path, manager: AvatarManager, prepared: None) -> None:
