@@ -174,6 +174,13 @@ class IceConnection(Connection):
             if may_send_to(protocol.local_candidate, remote_candidate) and not self._find_pair(protocol, remote_candidate):
                 self._check_list.append(CandidatePair(protocol, remote_candidate))
 
+    def take_over(self, other: IceConnection) -> None:
+        """Whoever waits for a datagram of `other`, or for its end, waits for ours from now on."""
+        while not self._queue.empty():
+            other._queue.put_nowait(self._queue.get_nowait())
+        self._queue, other._queue = other._queue, asyncio.Queue()
+        self._event_waiter, other._event_waiter = other._event_waiter, None
+
     def _make_room(self) -> None:
         """However often a client moves, no more than MAX_PAIRS pairs are kept, the one in use among them."""
         used = self._nominated.get(COMPONENT)

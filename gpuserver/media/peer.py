@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
-from aiortc import RTCRtpCodecCapability, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCIceTransport, RTCRtpCodecCapability, RTCRtpSender, RTCSessionDescription
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
 from gpuserver.domain import SAMPLE_RATE
@@ -16,9 +17,10 @@ from gpuserver.media.clock import Clock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import remote_candidate
 from gpuserver.media.ice_connection import IceNetwork
+from gpuserver.media.ice_restart import IceRestart
 from gpuserver.media.peer_connection import PeerConnection
 from gpuserver.media.picture_encoders import CODECS
-from gpuserver.media.sdp import ReadOffer, answer_candidates
+from gpuserver.media.sdp import ReadOffer, answer_candidates, with_new_ice
 from gpuserver.media.sending import Sending, negotiated_codec, unix_time_of
 from gpuserver.media.tracks import PICTURE_CLOCK, PictureTrack, SoundTrack, Ticking
 from gpuserver.wire import IceCandidate
@@ -64,13 +66,16 @@ class Peer:
         on_ended: Callable[[Peer], None],
     ):
         self._connection = PeerConnection(network)
+        self._network = network
         self._limit = NEGOTIATION_SECONDS + network.gathering_seconds
         self._on_connected = on_connected
         self._on_ended = on_ended
         self.was_connected = False
         self._states: asyncio.Queue[str] = asyncio.Queue(maxsize=16)  # a connection goes through 5 states at most
         self._watch: asyncio.Task[None] | None = None
-        self._username_fragment: str | None = None
+        self._offer: ReadOffer | None = None
+        self._answer = ""
+        self._restart: IceRestart | None = None
         self._playout = playout
         self._clock = clock
         self._encoding = encoding
@@ -83,27 +88,37 @@ class Peer:
 
     async def answer(self, offer: ReadOffer) -> str:
         """The SDP answer, with our candidates. Raises InvalidSdp, UpstreamFailed; the peer is then to be closed."""
-        try:
-            async with asyncio.timeout(self._limit):
-                await self._negotiate(offer.text)
-                await self._add(offer.candidates)
-        except TimeoutError as error:
-            raise InvalidSdp(f"The offer could not be answered within {self._limit:.1f} s.") from error
-        except NEGOTIATION_ERRORS as error:
-            raise InvalidSdp("The offer cannot be answered: no codec in common, or sections that contradict each other.") from error
-        answer = str(self._connection.localDescription.sdp)
-        if not answer_candidates(answer):
-            raise UpstreamFailed(
-                "This server has no network address to offer to the browser.",
-                advice="It needs a network interface besides loopback, or, with WEBRTC_ICE_POLICY=relay, a TURN server that answers.",
-            )
-        self._username_fragment = offer.username_fragment
+        async with self._answerable():
+            await self._negotiate(offer.text)
+            await self._add(offer.candidates)
+        answer = _reachable(str(self._connection.localDescription.sdp))
+        self._offer, self._answer = offer, answer
         self._watch = asyncio.create_task(self._watch_over(), name="peer")
+        return answer
+
+    def continues(self, offer: ReadOffer) -> bool:
+        """Whether the offer comes from the connection that this peer has, and asks for another way through the network."""
+        before = self._offer
+        if before is None or self._connection.connectionState != "connected":
+            return False
+        return offer.connection == before.connection and offer.username_fragment != before.username_fragment
+
+    async def restart(self, offer: ReadOffer) -> str:
+        """The answer to an offer that continues this peer. Until the new way is found the old one is used. Raises as answer() does."""
+        if self._restart is not None:
+            await self._restart.aclose()
+        self._restart = IceRestart(self._transport, self._network, offer.username_fragment, offer.password)
+        async with self._answerable():
+            await self._restart.begin()
+            await self._add(offer.candidates)
+        answer = _reachable(with_new_ice(self._answer, self._restart.parameters, self._restart.candidates))
+        self._offer, self._answer = offer, answer
         return answer
 
     def awaits(self, candidate: IceCandidate) -> bool:
         """Whether the candidate belongs to the offer that this peer has answered, as far as it says."""
-        return candidate.usernameFragment is None or candidate.usernameFragment == self._username_fragment
+        known = None if self._offer is None else self._offer.username_fragment
+        return candidate.usernameFragment is None or candidate.usernameFragment == known
 
     async def add_candidate(self, candidate: IceCandidate) -> None:
         """Take a trickled candidate; one that is of no use is ignored. Raises InvalidInput for a malformed one."""
@@ -120,6 +135,22 @@ class Peer:
         else:
             self.end()
             await self._watch
+
+    @asynccontextmanager
+    async def _answerable(self) -> AsyncIterator[None]:
+        """What goes wrong with an offer, or takes too long, becomes an InvalidSdp."""
+        try:
+            async with asyncio.timeout(self._limit):
+                yield
+        except TimeoutError as error:
+            raise InvalidSdp(f"The offer could not be answered within {self._limit:.1f} s.") from error
+        except NEGOTIATION_ERRORS as error:
+            raise InvalidSdp("The offer cannot be answered: no codec in common, or sections that contradict each other.") from error
+
+    @property
+    def _transport(self) -> RTCIceTransport:
+        """All sections share it."""
+        return self._connection.getTransceivers()[0].receiver.transport.transport
 
     async def _negotiate(self, sdp: str) -> None:
         connection = self._connection
@@ -140,10 +171,11 @@ class Peer:
                 Sending(transceiver.sender, self._sound, epoch, SAMPLE_RATE)
 
     async def _add(self, candidates: Iterable[IceCandidate]) -> None:
+        add = self._connection.addIceCandidate if self._restart is None else self._restart.add_candidate
         for candidate in candidates:
             parsed = remote_candidate(candidate)
             if parsed is not None:
-                await self._connection.addIceCandidate(parsed)
+                await add(parsed)
 
     async def _watch_over(self) -> None:
         """Follow the connection until it ends, then clear up."""
@@ -164,6 +196,8 @@ class Peer:
         connection = self._connection
         for track in (self._sound, self._picture):
             track.stop()
+        if self._restart is not None:
+            await self._restart.aclose()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()
@@ -184,6 +218,16 @@ class Peer:
     def _note(self, state: str) -> None:
         if not self._states.full():
             self._states.put_nowait(state)
+
+
+def _reachable(answer: str) -> str:
+    """The answer, which has a candidate in it. Raises UpstreamFailed."""
+    if not answer_candidates(answer):
+        raise UpstreamFailed(
+            "This server has no network address to offer to the browser.",
+            advice="It needs a network interface besides loopback, or, with WEBRTC_ICE_POLICY=relay, a TURN server that answers.",
+        )
+    return answer
 
 
 def preferred_codecs(kind: str) -> list[RTCRtpCodecCapability]:

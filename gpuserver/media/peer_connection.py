@@ -27,8 +27,11 @@ class PeerConnection(RTCPeerConnection):
 
 def use_network(transport: RTCIceTransport, network: IceNetwork) -> None:
     """Put our ICE connection in the place of the one that aiortc has just made. Sections of one bundle share their name and password."""
-    gatherer = transport.iceGatherer
-    parameters = gatherer.getLocalParameters()
-    connection = IceConnection(network, parameters.usernameFragment, parameters.password)
-    gatherer._connection = transport._connection = connection
+    parameters = transport.iceGatherer.getLocalParameters()
+    use_connection(transport, IceConnection(network, parameters.usernameFragment, parameters.password))
+
+
+def use_connection(transport: RTCIceTransport, connection: IceConnection) -> None:
+    """Send and receive through this connection from now on."""
+    transport.iceGatherer._connection = transport._connection = connection
     transport._recv, transport._send = connection.recv, connection.send

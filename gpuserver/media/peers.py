@@ -64,6 +64,13 @@ class _Line:
     early: deque[IceCandidate] = field(default_factory=lambda: deque(maxlen=MAX_CANDIDATES))
     peers: list[Peer] = field(default_factory=list)
 
+    async def give_early_candidates(self, peer: Peer) -> None:
+        """The peer's offer is answered."""
+        while self.early:
+            candidate = self.early.popleft()
+            if peer.awaits(candidate):
+                await peer.add_candidate(candidate)
+
 
 class Peers:
     """The peers of all sessions. `async with` it: raises CannotStart if the network's ports cannot be bound."""
@@ -91,13 +98,21 @@ class Peers:
         return sum(bool(line.peers) for line in self._lines.values())
 
     async def answer(self, session: Watched, playout: Ticking, offer: Offer) -> Offer:
-        """Answer an offer; a peer that was answered before and has not connected is given up. Raises InvalidSdp, SessionNotFound."""
+        """Answer an offer: of a new peer, or, an ICE restart, of one that is connected.
+
+        A peer that was answered before and has not connected is given up. Raises InvalidSdp, SessionNotFound.
+        """
         readable = read_offer(offer)
         line = self._line(session)
         with _expected(session):
             async with line.lock, AsyncExitStack() as undo:
                 if self._lines.get(session.session_id) is not line:
                     raise SessionNotFound("The session has ended.")
+                for peer in line.peers:
+                    if peer.continues(readable):
+                        answer = await peer.restart(readable)
+                        await line.give_early_candidates(peer)
+                        return Offer(sdp=answer, type="answer")
                 peer = self._make_peer(session, playout, line)
                 undo.push_async_callback(peer.aclose)
                 answer = await peer.answer(readable)
@@ -106,10 +121,7 @@ class Peers:
                         other.end()
                 line.peers.append(peer)
                 session.expect_viewer()
-                while line.early:
-                    candidate = line.early.popleft()
-                    if peer.awaits(candidate):
-                        await peer.add_candidate(candidate)
+                await line.give_early_candidates(peer)
                 undo.pop_all()
         return Offer(sdp=answer, type="answer")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from aiortc import RTCIceCandidate, RTCIceParameters
 from aiortc.sdp import MediaDescription, SessionDescription
 
 from gpuserver.errors import InvalidSdp
@@ -24,11 +25,16 @@ PARSE_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, StopIterat
 
 @dataclass(frozen=True, slots=True)
 class ReadOffer:
-    """An offer that can be answered. text: without its candidates, which stand apart so that all candidates take one way."""
+    """An offer that can be answered. text: without its candidates, which stand apart so that all candidates take one way.
+
+    connection: the same in all offers of one RTCPeerConnection and in no other's.
+    """
 
     text: str
     candidates: tuple[IceCandidate, ...]
     username_fragment: str
+    password: str
+    connection: str
 
 
 def read_offer(offer: Offer) -> ReadOffer:
@@ -41,14 +47,32 @@ def read_offer(offer: Offer) -> ReadOffer:
     except PARSE_ERRORS as error:
         raise InvalidSdp("The SDP cannot be parsed.") from error
     _check_sections(description)
-    fragments = [_check_section(section) for section in description.media]
-    return ReadOffer(text, candidates, fragments[0])
+    names = [_check_section(section) for section in description.media]
+    return ReadOffer(text, candidates, *names[0], _connection(description))
 
 
 def answer_candidates(sdp: str) -> list[IceCandidate]:
     """Our own candidates out of an answer, each with the section it stands in."""
     _, candidates = _split_candidates(sdp)
     return list(candidates)
+
+
+def with_new_ice(answer: str, parameters: RTCIceParameters, candidates: list[RTCIceCandidate]) -> str:
+    """The answer to an ICE restart: the one before with a name, a password and candidates that are new."""
+    description = SessionDescription.parse(answer)
+    user, session, version, *address = (description.origin or "").split()
+    description.origin = " ".join([user, session, str(int(version) + 1), *address])
+    for section in description.media:
+        section.ice = parameters
+        section.ice_candidates, section.ice_candidates_complete = candidates, True
+    return str(description)
+
+
+def _connection(description: SessionDescription) -> str:
+    """The session id of the o= line (RFC 8866, section 5.2) and the fingerprints. Pages may give a certificate to several connections."""
+    session = (description.origin or "").split()[:2]
+    fingerprints = {each.value for section in description.media if section.dtls for each in section.dtls.fingerprints}
+    return " ".join([*session, *sorted(fingerprints)])
 
 
 def _split_candidates(sdp: str) -> tuple[str, tuple[IceCandidate, ...]]:
@@ -87,8 +111,8 @@ def _check_sections(description: SessionDescription) -> None:
         raise InvalidSdp("All sections of the offer must share one transport (a=group:BUNDLE).")
 
 
-def _check_section(section: MediaDescription) -> str:
-    """The section's ICE username fragment. Raises InvalidSdp."""
+def _check_section(section: MediaDescription) -> tuple[str, str]:
+    """The section's ICE username fragment and password. Raises InvalidSdp."""
     kind = section.kind
     fragment, password = (section.ice.usernameFragment or "", section.ice.password or "") if section.ice else ("", "")
     if not (ICE_CHARACTERS.fullmatch(fragment) and ICE_CHARACTERS.fullmatch(password)):
@@ -100,7 +124,7 @@ def _check_section(section: MediaDescription) -> str:
         _check_data_channel(section)
     else:
         _check_media(section)
-    return fragment
+    return fragment, password
 
 
 def _check_media(section: MediaDescription) -> None:

@@ -15,7 +15,7 @@ import aioice.mdns
 import aioice.turn
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcicetransport import RTCIceGatherer
 from aiortc.rtp import (
@@ -275,7 +275,7 @@ async def test_every_transport_that_a_connection_makes_is_ours(receiver: Receive
 
 def test_what_our_ice_replaces_and_reads_is_there() -> None:
     connection = aioice.ice.Connection(ice_controlling=False)
-    for name in ("_nominated", "_protocols", "_check_list", "_queue", "_query_consent_task"):
+    for name in ("_nominated", "_protocols", "_check_list", "_queue", "_query_consent_task", "_event_waiter"):
         assert hasattr(connection, name), f"aioice.Connection has no {name} any more"
     for caller, name in (
         ("gather_candidates", "get_component_candidates"),
@@ -288,6 +288,9 @@ def test_what_our_ice_replaces_and_reads_is_there() -> None:
     assert "self.transport.close()" in inspect.getsource(aioice.turn.TurnClientMixin.delete), "a TURN socket may stay open now"
     assert "await self.__inner_protocol.delete()" in inspect.getsource(aioice.turn.TurnTransport._close)
     assert "self.check_complete(" in inspect.getsource(aioice.ice.Connection.check_start)
+    for reader, waits in (("recvfrom", "await self._queue.get()"), ("get_event", "await asyncio.shield(self._event_waiter)")):
+        assert waits in inspect.getsource(getattr(aioice.ice.Connection, reader)), f"after an ICE restart {reader}() waits for the old way"
+    assert "self.transport._recv()" in inspect.getsource(RTCDtlsTransport._recv_next), "DTLS keeps to the ICE that it has begun with"
     assert aioice.ice.CONSENT_INTERVAL * aioice.ice.CONSENT_FAILURES == 30, (
         "aioice's own consent checks have changed: ours may be unnecessary"
     )
