@@ -95,14 +95,16 @@ async def test_a_failed_answer_is_counted_with_its_problem(make_media: MakeMedia
 
 @pytest.fixture
 async def all_families(media: MediaServer, aiohttp_client: Any, make_settings: MakeSettings) -> dict[str, Metric]:
-    """The metrics of all three processes."""
+    """The metrics of all processes."""
     from gpuserver import management_api
     from gpuserver.gateway import server as gateway
+    from gpuserver.media_router.metrics import renderer_metrics
 
     settings = make_settings()
     management = await aiohttp_client(management_api.create_app(settings, AvatarManager(settings)))
     alone = await aiohttp_client(gateway.create_app(make_settings(llm="echo")))
-    return {**await _families(media.client), **await _families(management), **await _families(alone)}
+    renderers = {family.name: family for family in renderer_metrics([{"renderer": 1, "state": "ready"}])}
+    return {**await _families(media.client), **await _families(management), **await _families(alone), **renderers}
 
 
 async def test_every_metric_is_documented_and_every_documented_one_exists(all_families: dict[str, Metric]) -> None:
