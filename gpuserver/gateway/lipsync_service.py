@@ -57,8 +57,16 @@ class LipSyncService:
         # A kept connection that died with the service would fail the next POST, which must not be sent twice.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
-        jar = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False) as self._session:
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Answers are passed on as they are, to clients that may not know a compression.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
+            # What a client does not say about its body is not made up.
+            skip_auto_headers=("Content-Type",),
+        ) as self._session:
             yield
 
     @asynccontextmanager

@@ -52,6 +52,7 @@ class WorkerClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            skip_auto_headers=("Content-Type",),  # what a client does not say about its body is not made up
         )
         return self
 

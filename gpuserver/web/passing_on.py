@@ -33,9 +33,12 @@ class RequestBody:
     """What the client sends, `limit` bytes at most. failure: why chunks() ended early, which an HTTP client hides from its caller."""
 
     def __init__(self, request: web.Request, limit: int, limit_name: str):
+        """Raises TooLarge for a body that says at once that it is."""
         self._request = request
         self._limit = limit
         self._limit_name = limit_name
+        if (request.content_length or 0) > limit:
+            raise self._too_large()
         self.failure: GpuserverError | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -45,7 +48,7 @@ class RequestBody:
             while chunk := await pace.wait(self._request.content.readany()):
                 pace.received += len(chunk)
                 if pace.received > self._limit:
-                    raise TooLarge(f"The body exceeds {self._limit_name}.")
+                    raise self._too_large()
                 yield chunk
         except GpuserverError as error:
             self.failure = error
@@ -53,6 +56,9 @@ class RequestBody:
         except ConnectionError as error:
             self.failure = Cancelled("The client went away.")
             raise self.failure from error
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body exceeds {self._limit_name}.")
 
 
 async def pass_on(

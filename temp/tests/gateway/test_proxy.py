@@ -100,6 +100,21 @@ async def test_a_body_over_the_limit_is_a_413(rig: Rig) -> None:
     assert (answer.status_code, rig.service.bodies) == (413, [])
 
 
+async def test_a_body_that_says_that_it_is_over_the_limit_is_not_waited_for(rig: Rig) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)
+    writer.write(b"POST /api/avatar/webrtc/humanaudio HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048577\r\n\r\n")
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE)
+    writer.close()
+    await writer.wait_closed()
+    assert (answer.split()[1], rig.service.requests) == (b"413", [])
+
+
+async def test_nothing_is_made_up_about_a_body_and_no_compression_is_asked_for(rig: Rig) -> None:
+    await rig.client.post("/api/avatar/webrtc/offer", content=b"{}", headers={"Accept-Encoding": "gzip, br"})
+    received = rig.service.requests[-1].headers
+    assert ("Content-Type" in received, received["Accept-Encoding"]) == (False, "identity")
+
+
 async def test_a_service_that_breaks_off_is_a_502(rig: Rig) -> None:
     answer = await rig.client.get("/api/avatar/webrtc/is_speaking")
     assert (answer.status_code, answer.json()["type"]) == (502, "urn:gpuserver:problem:lip-sync-service-failed")
