@@ -70,6 +70,8 @@ def run_child(
                 if not hear(line):
                     outcome = line
             child.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
         finally:
             end_child(child)
         errors.seek(0)
@@ -95,8 +97,22 @@ def _lines(child: subprocess.Popen[bytes], cancel: threading.Event | None, deadl
                 return
             *complete, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LINE_BYTES:
-                raise GpuserverError("The preparation said something that cannot be understood.")
-            yield from (json.loads(line) for line in complete)
+                raise _nonsense()
+            yield from map(_parsed, complete)
+
+
+def _parsed(line: bytes) -> Line:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        raise _nonsense() from None
+    if not isinstance(said, dict):
+        raise _nonsense()
+    return said
+
+
+def _nonsense() -> GpuserverError:
+    return GpuserverError("The preparation said something that cannot be understood.")
 
 
 def child_environment(python: Interpreter = OWN, *, also: Sequence[str] = (), one_thread: bool = True) -> dict[str, str]:

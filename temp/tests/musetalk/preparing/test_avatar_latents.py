@@ -302,6 +302,21 @@ def test_a_failure_is_tried_again_only_after_a_while(
 
 
 @pytest.mark.usefixtures("warp_only")
+def test_a_defect_in_the_preparation_is_logged_and_not_tried_again_at_once(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = fails_with(RuntimeError("a defect"), monkeypatch)
+    on_demand = LatentsOnDemand(manager_of(tmp_path, base), now=lambda: 0.0)
+    work = on_demand.want("anna")
+    assert work is not None
+    work.result(60)
+    assert on_demand.want("anna") is None
+    on_demand.close()
+    assert len(tried) == 1
+    assert "RuntimeError: a defect" in caplog.text
+
+
+@pytest.mark.usefixtures("warp_only")
 def test_nothing_is_prepared_while_no_gpu_would_draw_it(tmp_path: Path, base: Path) -> None:
     on_demand = LatentsOnDemand(manager_of(tmp_path, base), useful=lambda: False)
     assert on_demand.want("anna") is None

@@ -19,6 +19,7 @@ from gpuserver.domain import Avatar, loop_index
 from gpuserver.errors import Cancelled, DiskFull, GpuserverError, NoUsableFace, Unreadable, VideoLimitExceeded
 from gpuserver.interpreter import Interpreter
 from gpuserver.musetalk.avatars.avatar_files import load_avatar
+from gpuserver.musetalk.preparing import child_process
 from gpuserver.musetalk.preparing.eyelids import Eyelids
 from gpuserver.musetalk.preparing.life import FRAMES
 from gpuserver.musetalk.preparing.preparation import PreparationRequest, _known
@@ -243,6 +244,20 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, no_preparation: Path) -> No
     with pytest.raises(VideoLimitExceeded, match="too long"):
         run_script(tmp_path, wall_seconds=0.5)
     assert _is_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_child_that_closes_its_output_and_stays_is_ended(tmp_path: Path, no_preparation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "_END_SECONDS", 0.1)
+    pretend(no_preparation, "exec sleep 300 >&-")
+    with pytest.raises(VideoLimitExceeded, match="too long"):
+        run_script(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["hello", "[1]", "7"])
+def test_a_child_that_talks_nonsense_is_our_error(tmp_path: Path, no_preparation: Path, line: str) -> None:
+    pretend(no_preparation, f"echo '{line}'; sleep 300")
+    with pytest.raises(GpuserverError, match="cannot be understood"):
+        run_script(tmp_path)
 
 
 def test_cancel_ends_the_child_and_what_it_started(tmp_path: Path, no_preparation: Path) -> None:
