@@ -65,7 +65,7 @@ class LatentsOnDemand:
             failed = self._now()
             said = f"{error.detail} {error.advice}" if isinstance(error, GpuserverError) else str(error)
             _log.warning("avatar %s stays with the warp engine: %s", avatar_id, said)
-        except Exception:  # a defect: nobody looks at what becomes of this work
+        except Exception:  # noqa: BLE001 - a defect; nobody looks at what becomes of this work
             failed = self._now()
             _log.exception("avatar %s stays with the warp engine", avatar_id)
         finally:
