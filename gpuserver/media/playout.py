@@ -91,6 +91,7 @@ class Playout:
         self._held = 0  # ticks for which the loop has been waiting
         self._pieces_sent = 0  # the number of the first 20 ms that the sound track has not taken yet
         self._slots: deque[_Slot] = deque()
+        self._ahead = 0  # slots that have their frame
         self._fade = MouthFade()
         self._memory: dict[int, PlayedFrame] = {}
         self._performances: dict[Generation, _Performance] = {}
@@ -152,19 +153,21 @@ class Playout:
         return self.due(position) - self._monotonic()
 
     async def put(self, frame: TalkingFrame) -> None:
-        while not frame.generation.cancelled and self._frames_ahead() >= AHEAD_FRAMES:
+        while not frame.generation.cancelled and self._ahead >= AHEAD_FRAMES:
             await self._change_to_come()
         if frame.generation.cancelled:
             return
         for slot in self._slots:
             if slot.generation is frame.generation and slot.frame is None:
                 slot.frame = frame
+                self._ahead += 1
                 return
         raise ValueError("a frame was put that was not booked")
 
     def cancel(self, generation: Generation) -> None:
         generation.cancel()
         self._slots = deque(slot for slot in self._slots if slot.generation is not generation)
+        self._ahead = sum(slot.frame is not None for slot in self._slots)
         self._held = 0
         self._silence(generation)
         self._announce_change()
@@ -209,6 +212,7 @@ class Playout:
         if not self._slots or (frame := self._slots[0].frame) is None:
             return None
         self._slots.popleft()
+        self._ahead -= 1
         self._held = 0
         performance = self._performances[frame.generation]
         performance.heard = frame.heard
@@ -259,9 +263,6 @@ class Playout:
         if len(audible) and played.generation is not None:
             sample = played.number * SAMPLES_PER_FRAME + int(audible[-1]) + 1
             self._performances[played.generation].last_audible_at = self.epoch + sample / SAMPLE_RATE
-
-    def _frames_ahead(self) -> int:
-        return sum(slot.frame is not None for slot in self._slots)
 
     def _announce_change(self) -> None:
         self._change.set()  # wakes everyone who waits now …

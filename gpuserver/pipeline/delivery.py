@@ -169,9 +169,11 @@ class Delivery:
         Sound does not wait for lips within a sentence: a mouth that comes too late is given up, and the one before holds still
         meanwhile. Where a sentence begins the sound waits, until the renderer has caught up.
         """
-        crop = asyncio.wrap_future(drawing.crop)
-        patience = None if drawing.opens else self._stage.patience(drawing.position)
-        await asyncio.wait([crop], timeout=None if patience is None else max(MOUTH_SECONDS, patience))
+        crop: Future[FaceCrop | None] | asyncio.Future[FaceCrop | None] = drawing.crop
+        if not crop.done():
+            crop = asyncio.wrap_future(drawing.crop)
+            patience = None if drawing.opens else self._stage.patience(drawing.position)
+            await asyncio.wait([crop], timeout=None if patience is None else max(MOUTH_SECONDS, patience))
         if not crop.done():
             crop.cancel()
             self.mouths_late += 1

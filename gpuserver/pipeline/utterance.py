@@ -97,8 +97,11 @@ def slices(speech: Speech, seconds: float) -> Iterator[Speech]:
 
 def _between(visemes: Sequence[TimedViseme], begin: float, end: float) -> tuple[TimedViseme, ...]:
     """The part of the visemes from `begin` to `end`, in seconds from `begin`."""
-    parts = (replace(each, start=max(each.start, begin) - begin, end=min(each.end, end) - begin) for each in visemes)
-    return tuple(part for part in parts if part.end > part.start)
+    return tuple(
+        replace(each, start=max(each.start, begin) - begin, end=min(each.end, end) - begin)
+        for each in visemes
+        if min(each.end, end) > max(each.start, begin)
+    )
 
 
 def estimated_seconds(text: str) -> float:
