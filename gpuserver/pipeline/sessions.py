@@ -118,19 +118,15 @@ class SessionRegistry:
         return [session.session_id for session in self._sessions.values() if session.avatar_id == avatar_id]
 
     async def delete(self, session_id: str, reason: str = "deleted") -> None:
-        """End a session. Raises SessionNotFound."""
-        session = self.get(session_id)
-        del self._sessions[session_id]
-        self.ended[reason] += 1
-        self._note_sessions()
-        await session.aclose(reason)
-        log.info("session_ended", session_id=session_id, reason=reason)
+        """End a session, to the end also if the caller is cancelled. Raises SessionNotFound."""
+        await asyncio.shield(self._end(self.get(session_id), reason))
 
     async def aclose(self) -> None:
         """End all sessions; no new ones are made."""
         self._closed = True
-        endings = [self.delete(session.session_id, "shutdown") for session in self.list()]
-        await asyncio.gather(*endings, *self._endings)
+        for session in self.list():
+            self._end(session, "shutdown")
+        await asyncio.gather(*self._endings)
 
     def _check_room(self) -> None:
         """Raises Full."""
@@ -165,6 +161,19 @@ class SessionRegistry:
 
     def _end_idle(self, session: Session) -> None:
         if session.session_id in self._sessions:
-            ending = asyncio.get_running_loop().create_task(self.delete(session.session_id, "idle"))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._end(session, "idle")
+
+    def _end(self, session: Session, reason: str) -> asyncio.Task[None]:
+        """Free its slot at once; the rest takes its time, in a task of its own."""
+        del self._sessions[session.session_id]
+        self.ended[reason] += 1
+        self._note_sessions()
+        ending = asyncio.get_running_loop().create_task(self._close(session, reason), name=f"end of session {session.session_id}")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return ending
+
+    @staticmethod
+    async def _close(session: Session, reason: str) -> None:
+        await session.aclose(reason)
+        log.info("session_ended", session_id=session.session_id, reason=reason)

@@ -166,3 +166,29 @@ async def test_the_end_of_the_registry_ends_every_session_and_admits_none() -> N
     assert [[event async for event in each] for each in subscriptions] == [[SessionLost(reason="shutdown")]] * 3
     with pytest.raises(Unavailable):
         await sessions.create(REQUEST)
+
+
+@in_virtual_time
+async def test_a_session_ends_whole_although_whoever_deletes_it_is_cancelled() -> None:
+    sessions = registry()
+    session = await sessions.create(REQUEST)
+    told = session.subscribe()
+    deleting = asyncio.create_task(sessions.delete(session.session_id))
+    await asyncio.sleep(0)
+    deleting.cancel()
+    assert [event async for event in told] == [SessionLost(reason="deleted")]
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    await sessions.aclose()
+
+
+@in_virtual_time
+async def test_the_end_of_the_registry_waits_for_sessions_that_are_ending() -> None:
+    sessions = registry()
+    session = await sessions.create(REQUEST)
+    told = session.subscribe()
+    deleting = asyncio.create_task(sessions.delete(session.session_id))
+    await asyncio.sleep(0)
+    await sessions.aclose()
+    assert told.reason == "deleted"
+    await deleting
