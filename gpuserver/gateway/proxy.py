@@ -18,7 +18,7 @@ from gpuserver.gateway.lipsync_service import LipSyncService
 from gpuserver.web.body import refuse_content_encoding
 from gpuserver.web.interim import while_client_stays
 from gpuserver.web.keys import KEY_PARAMETER, key_in_query
-from gpuserver.web.origin import called_url
+from gpuserver.web.origin import called_url, client_address
 from gpuserver.web.passing_on import RequestBody, pass_on
 from gpuserver.web.rate_limit import uncounted
 
@@ -71,8 +71,8 @@ class Proxy:
         headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
         url = called_url(request, self._settings)
         headers |= {"X-Forwarded-Proto": url.scheme, "X-Forwarded-Host": url.authority}
-        if request.remote:
-            headers["X-Forwarded-For"] = request.remote
+        if (address := client_address(request, self._settings)) is not None:
+            headers["X-Forwarded-For"] = str(address)
         return headers
 
 

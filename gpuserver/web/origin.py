@@ -98,8 +98,8 @@ def is_local(request: web.Request) -> bool:
     return peer is not None and peer.is_loopback and not FORWARDING & request.headers.keys()
 
 
-def client_network(request: web.Request, settings: Settings) -> str:
-    """The address that the call comes from, of IPv6 the network of one subscriber (/64); empty where it is not known.
+def client_address(request: web.Request, settings: Settings) -> Address | None:
+    """The address that the call comes from; None where it is not known.
 
     X-Forwarded-For counts as far as TRUSTED_PROXIES have written it: its last address that is not one of them.
     """
@@ -107,6 +107,12 @@ def client_network(request: web.Request, settings: Settings) -> str:
     forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
     while address is not None and _is_trusted(address, settings) and (before := _address(forwarded.pop() if forwarded else "")):
         address = before
+    return address
+
+
+def client_network(request: web.Request, settings: Settings) -> str:
+    """The address that the call comes from, of IPv6 the network of one subscriber (/64); empty where it is not known."""
+    address = client_address(request, settings)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address or "")

@@ -64,6 +64,12 @@ async def test_no_header_leaks_either_way(rig: Rig) -> None:
     assert (answer.headers["ETag"], "inner" in answer.headers["Server"]) == ('"e"', False)
 
 
+async def test_behind_a_trusted_proxy_the_service_learns_who_really_calls(make_settings: MakeSettings, tmp_path: Path) -> None:
+    async with gateway_rig(make_settings, tmp_path, trusted_proxies=("127.0.0.1",)) as rig:
+        await rig.client.post("/api/avatar/webrtc/offer", json={}, headers={"X-Forwarded-For": "203.0.113.9, 2001:db8::7"})
+        assert rig.service.requests[-1].headers["X-Forwarded-For"] == "2001:db8::7"
+
+
 async def test_nothing_else_is_passed_on(rig: Rig) -> None:
     for path in ELSEWHERE:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.gateway.port)  # as it stands: a client would tidy the path
