@@ -25,7 +25,8 @@ from gpuserver.wire import ModelInfo
 PROBE_SECONDS = 1.0  # how long a server may take to list its models
 STALL_SECONDS = 15.0  # without a token in the middle of an answer
 LONGEST_ANSWER = 20_000  # characters, over twenty minutes of speech; a model that repeats itself does not end by itself
-FRESH_SECONDS = 30.0  # how long such a list, or its absence, is believed
+FRESH_SECONDS = 30.0  # how long such a list is believed
+ABSENCE_SECONDS = 10.0  # and that there is none: at its start a busy machine may overlook a server
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ class Choice:
 
 
 class ModelRouter:
-    """Takes the first server that lists its models within PROBE_SECONDS.
+    """Takes the first server that lists its models within PROBE_SECONDS. One that has listed them before may take longer.
 
     strict: only the wanted model answers, and an unreachable server is an error. Otherwise the server's first model stands in for a
     missing one, and the echo model for a missing server. A server that fails is asked again for its list by the next question.
@@ -224,17 +225,19 @@ class ModelRouter:
         """The server's list, at most FRESH_SECONDS old. Raises LanguageModelFailed, also from memory."""
         async with self._asking:
             known = self._lists.get(server.base_url)
-            if known is None or self._monotonic() - known.at > FRESH_SECONDS:
-                known = self._lists[server.base_url] = await self._ask(server)
+            if known is None or self._monotonic() - known.at > known.believed_for:
+                known = self._lists[server.base_url] = await self._ask(server, known)
         if known.failure:
             raise LanguageModelFailed(known.failure)
         return known.models
 
-    async def _ask(self, server: Server) -> _ModelList:
+    async def _ask(self, server: Server, known: _ModelList | None) -> _ModelList:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 return _ModelList(self._monotonic(), await server.models())
         except TimeoutError:
+            if known is not None and not known.failure:
+                return replace(known, at=self._monotonic())  # it, or this machine, is busy; whether it has died, the answer shows
             return _ModelList(self._monotonic(), [], f"The {server.kind} at {server.base_url} does not answer.")
         except LanguageModelFailed as error:
             return _ModelList(self._monotonic(), [], error.detail)
@@ -275,3 +278,8 @@ class _ModelList:
     at: float
     models: list[str]
     failure: str | None = None
+
+    @property
+    def believed_for(self) -> float:
+        """Seconds."""
+        return ABSENCE_SECONDS if self.failure else FRESH_SECONDS

@@ -13,7 +13,7 @@ from gpuserver.domain import Message, Token
 from gpuserver.errors import CannotStart, LanguageModelFailed, UnknownModel
 from gpuserver.messages import TextStream
 from gpuserver.pipeline import language_model
-from gpuserver.pipeline.language_model import FRESH_SECONDS, ModelRouter, ReportingModel, make_language_model
+from gpuserver.pipeline.language_model import ABSENCE_SECONDS, FRESH_SECONDS, ModelRouter, ReportingModel, make_language_model
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.outlook import Outlook
 
@@ -177,6 +177,32 @@ async def test_a_server_that_came_back_answers_again() -> None:
         assert (await ask(model))[0].model == "echo"
         server.models = models
         clock.now += FRESH_SECONDS + 1
+        assert (await ask(model))[0].model == "tiny:latest"
+        await model.aclose()
+
+
+async def test_a_server_that_is_too_busy_to_list_its_models_again_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    async with fake_ollama() as (server, url):
+        model = router(url, clock)
+        assert (await ask(model))[0].model == "tiny:latest"
+        monkeypatch.setattr(language_model, "PROBE_SECONDS", 0.05)
+        server.listing_hangs = True
+        clock.now += FRESH_SECONDS + 1
+        assert (await ask(model))[0].model == "tiny:latest"
+        await model.aclose()
+
+
+async def test_a_server_that_was_overlooked_is_looked_for_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_model, "PROBE_SECONDS", 0.05)
+    clock = Clock()
+    async with fake_ollama() as (server, url):
+        server.listing_hangs = True
+        model = router(url, clock)
+        assert (await ask(model))[0].model == "echo"
+        server.listing_hangs = False
+        clock.now += ABSENCE_SECONDS + 1
+        monkeypatch.undo()
         assert (await ask(model))[0].model == "tiny:latest"
         await model.aclose()
 
