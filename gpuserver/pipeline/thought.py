@@ -43,7 +43,7 @@ class Recital:
 
     def __init__(self, text: str, report: Report):
         self.written = text
-        self.filler = ""
+        self.filler = self.apology = ""
         self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
         self._report = report
 
@@ -65,12 +65,12 @@ class Thought:
     """The language model's answer to `messages`, the last of which is the question.
 
     written: what the model wrote. If its first sentence takes long, `filler` is spoken once, a word that it will come. If the model
-    fails, what it wrote stays and a spoken apology follows. What is spoken beside the answer is told as a notice.
+    fails, what it wrote stays and a spoken `apology` follows. What is spoken beside the answer is told as a notice.
     """
 
     def __init__(self, messages: Sequence[Message], model: str | None, kb_id: str | None, language_model: LanguageModel, report: Report):
         self.written = ""
-        self.filler = ""
+        self.filler = self.apology = ""
         self.sentences: Channel[str] = Channel(SENTENCES_AHEAD)
         self._messages = messages
         self._model = model
@@ -78,7 +78,6 @@ class Thought:
         self._language_model = language_model
         self._report = report
         self._tokens: Channel[str] = Channel(TOKENS_AHEAD)
-        self._apology: str | None = None
         self._has_spoken = asyncio.Event()  # the first sentence is there, or none will be
 
     def stages(self) -> list[Coroutine[None, None, None]]:
@@ -115,7 +114,7 @@ class Thought:
         begun = self.written.rstrip()
         if begun and not begun.endswith(SENTENCE_ENDS):
             await self._write(BREAK_OFF_MARK)
-        self._apology = self._in_the_students_language(BREAK_OFFS if begun else APOLOGIES)
+        self.apology = self._in_the_students_language(BREAK_OFFS if begun else APOLOGIES)
 
     async def _split(self) -> None:
         async with closing(sentences(self._tokens)) as spoken:
@@ -124,9 +123,9 @@ class Thought:
                 self._report.mark("first_sentence")
                 await self.sentences.put(sentence)
         self._has_spoken.set()
-        if self._apology:
-            self._report.notice("apology", self._apology)
-            await self.sentences.put(self._apology)
+        if self.apology:
+            self._report.notice("apology", self.apology)
+            await self.sentences.put(self.apology)
         await self.sentences.end()
 
     async def _fill_silence(self) -> None:

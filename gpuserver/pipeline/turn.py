@@ -106,7 +106,8 @@ class Turn:
             return ""
         if self._delivery is None or self._interrupted_at is None:
             return self._thought.written.strip()
-        filler, heard = self._thought.filler, self.heard_text
+        filler, answer = self._thought.filler, self._delivery.spoken.removesuffix(self._thought.apology)
+        heard = self.heard_text[: len(answer)]
         return "" if filler.startswith(heard) else heard.removeprefix(filler).strip()
 
     def _begin(self, group: asyncio.TaskGroup) -> None:

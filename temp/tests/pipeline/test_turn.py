@@ -444,6 +444,21 @@ async def test_a_cut_answer_is_said_as_far_as_it_came_and_then_apologized_for() 
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("fails_after", "remembered"), [(0, ""), (1, "One.")])
+async def test_an_apology_that_is_interrupted_is_not_remembered_as_an_answer(fails_after: int, remembered: str) -> None:
+    play = Play(language_model=FakeLanguageModel("One. Two.", fails_after=fails_after))
+    running = asyncio.create_task(play.turn.run())
+    delivery = play.turn._delivery
+    assert delivery is not None
+    await until(lambda: "Sorry" in delivery.spoken)
+    await asyncio.sleep(1.5)
+    play.turn.interrupt()
+    await running
+    assert "Sorry" in play.turn.heard_text
+    assert play.turn.remembered == remembered
+
+
+@in_virtual_time
 async def test_an_answer_that_broke_off_after_a_whole_sentence_is_left_as_it_is() -> None:
     play = Play("为什么？", language_model=FakeLanguageModel("一二。 三四。", fails_after=1))
     await play.turn.run()
