@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -17,6 +18,9 @@ MOST_CONNECTIONS = 500  # half of the usual limit on open files, 1024: a WebSock
 # From the connection's start, or from the last answer, to the end of the next request's headers. aiohttp's timer for idle
 # connections runs while headers arrive and is not set back by their bytes, so that it holds off slow senders too.
 HEADER_SECONDS = 10.0
+# Without an acknowledgement, or with a full receive window: a client that has vanished, or reads nothing. The kernel counts, so that
+# files which it sends by itself are held to it, too. A page whose film is paused for longer asks for the rest with Range.
+STALLED_SECONDS = 60.0
 LINGERING_SECONDS = 2.0  # that the rest of a refused body is read, so that the client sees the refusal
 RETRY_AFTER_SECONDS = 2
 
@@ -25,6 +29,13 @@ log = structlog.get_logger(__name__)
 
 class Connection(web.RequestHandler):
     """aiohttp's protocol of one connection; what it refuses before any handler sees it is a problem object too."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ends the connection where nothing of an answer arrives for STALLED_SECONDS."""
+        channel = transport.get_extra_info("socket")
+        if channel is not None and channel.family != socket.AF_UNIX:
+            channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000))
+        super().connection_made(transport)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

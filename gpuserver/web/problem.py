@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from gpuserver.errors import (
+    Cancelled,
     ExpectationFailed,
     GpuserverError,
     InvalidAvatarId,
@@ -19,6 +20,7 @@ from gpuserver.errors import (
     UnsupportedMediaType,
     UpgradeRequired,
 )
+from gpuserver.web.interim import has_left
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -44,7 +46,9 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         if error.status < 400:
             raise
         return _instead(request, problem_of(error, request))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and has_left(request):  # as aiohttp says so in the middle of an answer
+            return _instead(request, problem_response(Cancelled("The client went away.")))
         # The last resort of a server: logged with its traceback, answered without any inner detail.
         log.exception("request_failed", method=request.method, path=request.path)
         return _instead(request, problem_response(GpuserverError("The server made a mistake while it handled the request.")))

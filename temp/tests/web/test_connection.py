@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 from aiohttp import web
 from conftest import MakeSettings
+from structlog.testing import capture_logs
 
 from gpuserver.web import body, connection
 from gpuserver.web.body import read_body
 from gpuserver.web.connection import connection_factory
 from gpuserver.web.keys import needs_key
-from gpuserver.web.middleware import middlewares
+from gpuserver.web.middleware import add_security_headers, middlewares
 from gpuserver.wire import Offer
 
 Speak = Callable[..., Awaitable[bytes]]
@@ -25,15 +28,23 @@ PATIENCE_SECONDS = 30.0  # of the test; the limits are SHORT_SECONDS
 
 @pytest.fixture
 async def port(make_settings: MakeSettings) -> AsyncIterator[int]:
-    """Of a server with GET and POST /thing, made as serving.serve makes it."""
+    """Of a server with GET and POST /thing and GET /endless, made as serving.serve makes it."""
 
     async def thing(request: web.Request) -> web.Response:
         if request.method == "POST":
             await read_body(request, Offer)
         return web.Response(text="ok")
 
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(65536))
+
     app = web.Application(middlewares=middlewares(make_settings(rate_limit="off")))
+    app.on_response_prepare.append(add_security_headers)
     app.router.add_route("*", "/thing", needs_key(thing))
+    app.router.add_get("/endless", needs_key(endless))
     runner = web.AppRunner(app)
     await runner.setup()
     server = await asyncio.get_running_loop().create_server(connection_factory(runner), "127.0.0.1", 0)
@@ -133,3 +144,22 @@ async def test_one_connection_too_many_is_told_so_and_the_others_live(port: int,
     writer.close()
     await writer.wait_closed()
     assert (await _say(port, b"GET /thing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).endswith(b"ok")
+
+
+@pytest.mark.parametrize("resets", [True, False], ids=["that resets", "that neither reads nor leaves"])
+async def test_a_client_ends_its_answer(port: int, monkeypatch: pytest.MonkeyPatch, resets: bool) -> None:
+    monkeypatch.setattr(connection, "STALLED_SECONDS", SHORT_SECONDS)
+    with socket.socket() as client, capture_logs() as logs:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await loop.sock_recv(client, 1)
+        if resets:
+            client.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not logs:  # noqa: ASYNC110 - what is logged tells
+                await asyncio.sleep(0.01)
+    assert [(line["event"], line.get("problem")) for line in logs] == [("answer_broke_off", "cancelled"), ("request", None)]
