@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 MAX_PORT = 65_535
 Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 TUTOR_MODEL = re.compile(r"^TUTOR_(?P<tutor>.+)_LLM_MODEL$", re.IGNORECASE)
-WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[\w./~\-]*)?")
+WEB_ADDRESS = re.compile(r"https?://[A-Za-z0-9._\-\[\]:]+(/[\w./~\-]*)?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 

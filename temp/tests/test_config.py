@@ -52,6 +52,11 @@ def test_a_wrong_setting_is_named_without_its_value(name: str, value: str) -> No
     assert explain(caught.value).startswith(name.upper())
 
 
+@pytest.mark.parametrize("url", ["http://gpu-box:8615", "http://lip_sync_1:8615", "http://[::1]:8615", "https://school.example.org/lips"])
+def test_services_are_found_by_any_name_that_networks_give_them(url: str) -> None:
+    assert Settings(_env_file=None, lipsync_service_url=url).lipsync_url == url
+
+
 def test_a_wrong_secret_is_not_repeated() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(_env_file=None, internal_secret=["hunter2"])
