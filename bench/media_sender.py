@@ -57,7 +57,7 @@ class RepeatingPlayout:
 
     def __init__(self, avatar: Avatar, frames: SpokenFrames):
         self.avatar = avatar
-        self.epoch = time.monotonic()
+        self.epoch = Playout(avatar).epoch
         self._frames = frames
         self._generation = Generation(1)
 

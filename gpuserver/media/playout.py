@@ -8,6 +8,7 @@ position that the loop has reached.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from gpuserver.domain import (
 from gpuserver.musetalk.rendering.compositor import MouthFade
 
 PIECE_SAMPLES = SAMPLES_PER_FRAME // 2  # 960: sound leaves in packets of 20 ms
+PIECES_PER_SECOND = SAMPLE_RATE // PIECE_SAMPLES
+ROUNDING = 1e-6  # of a piece; time / period is not exact in floating point
 AHEAD_FRAMES = 25  # 1 s of finished frames may wait
 HOLD_TICKS = 5  # 200 ms: as long the loop waits for a booked frame that is not there yet
 MEMORY_TICKS = 8  # 320 ms: as far back a track may still ask
@@ -77,12 +80,13 @@ class _Performance:
 class Playout:
     """Implements domain.Stage. tick() asks come from tracks that number their ticks from `epoch`: tick n is due at epoch + n / 25.
 
+    All playouts' pieces are due at the same moments: the event loop wakes 50 times a second, however many sessions there are.
     The picture track asks tick(n).picture, the sound track sound(m) for the m-th 20 ms; either may come first. If ticks
     are left out, as many frames are dropped: sound and picture stay together and never fall behind the clock.
     """
 
     def __init__(self, avatar: Avatar, monotonic: Callable[[], float] = time.monotonic):
-        self.epoch = monotonic()
+        self.epoch = math.floor(monotonic() * PIECES_PER_SECOND + ROUNDING) / PIECES_PER_SECOND
         self.last: PlayedFrame | None = None
         self.avatar = avatar
         self._monotonic = monotonic

@@ -40,6 +40,17 @@ async def put(stage: Playout, generation: Generation, count: int, first: int = 1
         await stage.put(talking(stage, generation, first + number, heard=number + 1))
 
 
+# ---------------------------------------------------------------- the clock
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_the_pieces_of_all_playouts_are_due_at_the_same_moments(one: float, other: float) -> None:
+    first, second = Playout(AVATAR, lambda: one), Playout(AVATAR, lambda: other)
+    apart = (second.epoch - first.epoch) * 50
+    assert abs(apart - round(apart)) < 1e-3
+    assert -1e-6 < one - first.epoch < 0.02 + 1e-6
+
+
 # ---------------------------------------------------------------- idle
 
 
