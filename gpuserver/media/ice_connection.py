@@ -154,8 +154,10 @@ class IceConnection(Connection):
         """Close the connection when its client has vanished or no longer consents to receive."""
         unanswered = 0
         while unanswered < CONSENT_FAILURES and self._silence() < SILENCE_SECONDS:
+            if (used := self._nominated.get(COMPONENT)) is None:  # closed in the moment in which it has connected
+                return
             await asyncio.sleep(min(random.uniform(*CONSENT_SECONDS), SILENCE_SECONDS - self._silence()))  # noqa: S311 - spreads load
-            unanswered = 0 if await self._answers(self._nominated[COMPONENT]) else unanswered + 1
+            unanswered = 0 if await self._answers(self._nominated.get(COMPONENT, used)) else unanswered + 1
         log.info("peer_vanished", silent_seconds=round(self._silence(), 1), unanswered=unanswered)
         self._query_consent_task = None
         await self.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCDtlsTransport, RTCIceTransport, RTCPeerConnection
+from aiortc.exceptions import InvalidStateError
 
 from gpuserver.media.ice_connection import IceConnection, IceNetwork
 
 # aiortc builds every ICE connection itself, from a class that it names in its module, in this private method.
 CREATE_TRANSPORT = "_RTCPeerConnection__createDtlsTransport"
+CONNECT = "_RTCPeerConnection__connect"
 
 
 class PeerConnection(RTCPeerConnection):
@@ -23,6 +25,14 @@ class PeerConnection(RTCPeerConnection):
         made: Any = getattr(super(), CREATE_TRANSPORT)()
         use_network(made.transport, self._network)
         return made  # type: ignore[no-any-return]
+
+    async def _RTCPeerConnection__connect(self) -> None:  # noqa: N802 - aiortc's name
+        """aiortc does not expect to be closed meanwhile, which is how every browser leaves that does not wait."""
+        try:
+            await getattr(super(), CONNECT)()
+        except InvalidStateError:
+            if self.connectionState != "closed":
+                raise
 
 
 def use_network(transport: RTCIceTransport, network: IceNetwork) -> None:

@@ -38,7 +38,7 @@ from receiver import Receiver
 
 from gpuserver.media.ice_connection import IceConnection, IceNetwork
 from gpuserver.media.peer import preferred_codecs
-from gpuserver.media.peer_connection import CREATE_TRANSPORT, PeerConnection
+from gpuserver.media.peer_connection import CONNECT, CREATE_TRANSPORT, PeerConnection
 from gpuserver.media.ports import AnyPort
 from gpuserver.media.sdp import PARSE_ERRORS
 from gpuserver.media.sending import (
@@ -258,6 +258,8 @@ def test_mdns_names_would_cost_time() -> None:
 
 async def test_every_transport_that_a_connection_makes_is_ours(receiver: Receiver) -> None:
     assert callable(getattr(RTCPeerConnection, CREATE_TRANSPORT, None)), f"RTCPeerConnection has no {CREATE_TRANSPORT} any more"
+    assert "self.__connect()" in inspect.getsource(RTCPeerConnection.setLocalDescription), "connections are made in another way now"
+    assert callable(getattr(RTCPeerConnection, CONNECT, None)), f"RTCPeerConnection has no {CONNECT} any more"
     connection = PeerConnection(IceNetwork(AnyPort()))
     connection.addTransceiver("audio", direction="sendonly")
     connection.addTransceiver("video", direction="sendonly")

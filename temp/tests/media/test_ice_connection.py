@@ -44,6 +44,15 @@ async def test_a_vanished_client_costs_10_s_at_most() -> None:
         assert 8.0 <= asyncio.get_running_loop().time() - began <= 10.0
 
 
+@in_virtual_time
+async def test_a_connection_that_is_closed_as_it_connects_is_not_watched() -> None:
+    connection = IceConnection(IceNetwork(AnyPort()), None, None)
+    connection.hear(("192.0.2.9", 9))
+    await connection.close()
+    connection._heard = asyncio.get_running_loop().time()
+    await connection.query_consent()
+
+
 async def test_a_client_that_moves_without_end_takes_no_more_room() -> None:
     connection = IceConnection(IceNetwork(AnyPort()), None, None)
     connection.remote_username, connection.remote_password = "them", "p" * 22
