@@ -15,8 +15,9 @@ from gpuserver.musetalk.networks.unet import UNet, UNetConfig
 from gpuserver.musetalk.networks.vae import Vae, VaeConfig
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
 from gpuserver.musetalk.neural.cuda_graphs import GraphPainter
-from gpuserver.musetalk.neural.face_painter import FaceNetwork
+from gpuserver.musetalk.neural.face_painter import CpuPainter, FaceNetwork, Painter
 from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine, make_musetalk_engine
+from gpuserver.musetalk.neural.tuning import Tuning
 from gpuserver.musetalk.neural.whisper_ear import WhisperEar
 from gpuserver.musetalk.weight_files.made_up_weights import random_weights
 
@@ -27,12 +28,15 @@ _PICTURE: Bytes2D = np.full((384, 256), 128, np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured. batches: of the speed table. seconds, rounds: of each measurement of speed. repeats: of short work.
+    """How much is measured. batches: of the speed table; others: that an engine is made for alone.
+
+    seconds, rounds: of each measurement of speed. repeats: of short work.
 
     sessions: to be tried, each for session_seconds. frames: of the avatar.
     """
 
     batches: tuple[int, ...]
+    others: tuple[int, ...]
     upstream_batch: int
     seconds: float
     rounds: int
@@ -43,24 +47,25 @@ class Size:
 
     @classmethod
     def full(cls) -> Size:
-        return cls((1, 2, 4, 8, 16, 32), 20, 3.0, 5, 200, (16, 20, 24, 28, 32), 10.0)
+        return cls((1, 2, 4, 8, 16), (12, 20, 32), 20, 3.0, 5, 200, (16, 20, 24, 28, 32), 10.0)
 
     @classmethod
     def quick(cls) -> Size:
-        return cls((1, 8, 16), 20, 1.0, 3, 50, (16, 24), 4.0)
+        return cls((1, 8, 16), (12,), 20, 1.0, 3, 50, (16, 24), 4.0)
 
     @classmethod
     def tiny(cls) -> Size:
         """For a test on a CPU."""
-        return cls((1,), 1, 0.0, 1, 1, (1,), 0.05, frames=1)
+        return cls((1,), (1,), 1, 0.0, 1, 1, (1,), 0.05, frames=1)
 
 
 class Rig:
-    """Networks on a device, and work for them. tiny: small networks of the same graph."""
+    """Networks on a device, and work for them. tiny: small networks of the same graph. tuned: ways to draw are compared at warm-up."""
 
-    def __init__(self, device: str, size: Size, *, tiny: bool = False):
+    def __init__(self, device: str, size: Size, *, tiny: bool = False, tuned: bool = True):
         self.device = torch.device(device)
         self.size = size
+        self._tuned = tuned
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         self._configs = _smallest() if tiny else _official()
         self.latents = np.random.default_rng(1).normal(0, 1, (size.frames, 8, 32, 32)).astype(np.float16)
@@ -77,13 +82,17 @@ class Rig:
 
     def engine(self, max_batch: int) -> MuseTalkEngine:
         """A cold one that gives the painted faces as they are: the benchmark ends at the bytes of the face on the host."""
-        return make_musetalk_engine(*self.networks(), max_batch=max_batch, paste=_unpasted)
+        return make_musetalk_engine(*self.networks(), max_batch=max_batch, tuned=self._tuned, paste=_unpasted)
 
     def variant(self, batch: int, *, compiled: bool = False, layout: torch.memory_format = torch.channels_last) -> MuseTalkEngine:
-        """A cold one for one batch size, built in another way than the product's. Needs a GPU."""
+        """A cold one for one batch size. compiled, or with channels first: nothing else is tried."""
         unet, vae, whisper = self.networks()
         network = FaceNetwork(prepare_for_inference(unet), vae, layout)
-        return MuseTalkEngine(GraphPainter(network, [batch], compiled=compiled), WhisperEar(whisper), paste=_unpasted)
+        painter: Painter = CpuPainter(network, batch)
+        if self.device.type == "cuda":
+            tuning = Tuning() if self._tuned and layout is torch.channels_last and not compiled else None
+            painter = GraphPainter(network, [batch], compiled=compiled, tuning=tuning)
+        return MuseTalkEngine(painter, WhisperEar(whisper), paste=_unpasted)
 
     def jobs(self, engine: MuseTalkEngine, count: int) -> list[MouthJob]:
         row, generation = engine.rest(), Generation(1)

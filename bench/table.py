@@ -36,6 +36,11 @@ def at_least(key: str, what: str, value: float, limit: float, unit: str, how: st
     return Figure(key, what, value, unit, f">= {limit:g} {unit}".strip(), value >= limit, how)
 
 
+def plain(key: str, what: str, value: float, unit: str, how: str) -> Figure:
+    """A row for which nothing is to be reached."""
+    return Figure(key, what, value, unit, "–", reached=True, how=how)
+
+
 def as_markdown(figures: Sequence[Figure]) -> str:
     rows = ["| what | measured | reach | how |", "|---|---|---|---|"]
     rows += [f"| {f.what} | {f.shown}{'' if f.reached else ' (missed)'} | {f.reach} | {f.how} |" for f in figures]

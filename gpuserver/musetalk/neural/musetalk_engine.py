@@ -57,15 +57,17 @@ class _Batch:
     faces: Callable[[], Faces] | None
 
 
-def make_musetalk_engine(unet: UNet, vae: Vae, whisper: WhisperEncoder, *, max_batch: int = 8, paste: Paste = paste) -> MuseTalkEngine:
+def make_musetalk_engine(
+    unet: UNet, vae: Vae, whisper: WhisperEncoder, *, max_batch: int = 8, tuned: bool = True, paste: Paste = paste
+) -> MuseTalkEngine:
     """An engine of loaded networks, on the device where they are; the UNet is made ready for inference. It is cold: warm_up().
 
-    max_batch: faces at a time, 1 to 32. paste: what becomes of a face.
+    max_batch: faces at a time, 1 to 32. tuned: on a GPU, ways to draw are compared while warming up. paste: what becomes of a face.
     """
     network = FaceNetwork(unet if unet.time_embedding is None else prepare_for_inference(unet), vae)
     painter: Painter
     if network.device.type == "cuda":
-        painter = GraphPainter(network, [bucket for bucket in BUCKETS if bucket <= max_batch], tuning=Tuning())
+        painter = GraphPainter(network, [bucket for bucket in BUCKETS if bucket <= max_batch], tuning=Tuning() if tuned else None)
     else:
         painter = CpuPainter(network, max_batch)
     return MuseTalkEngine(painter, WhisperEar(whisper), device=str(network.device), paste=paste)
