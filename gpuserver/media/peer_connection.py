@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCDtlsTransport, RTCIceTransport, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCDtlsTransport, RTCIceCandidate, RTCIceTransport, RTCPeerConnection
 from aiortc.exceptions import InvalidStateError
 
-from gpuserver.media.ice_connection import IceConnection, IceNetwork
+from gpuserver.media.ice_connection import MAX_PAIRS, IceConnection, IceNetwork
 
 # aiortc builds every ICE connection itself, from a class that it names in its module, in this private method.
 CREATE_TRANSPORT = "_RTCPeerConnection__createDtlsTransport"
@@ -19,7 +19,14 @@ class PeerConnection(RTCPeerConnection):
 
     def __init__(self, network: IceNetwork):
         self._network = network
+        self._candidates_taken = 0
         super().__init__(RTCConfiguration(iceServers=[]))
+
+    async def addIceCandidate(self, candidate: RTCIceCandidate | None) -> None:  # noqa: N802 - aiortc's name
+        """Take a candidate; MAX_PAIRS in all, because aiortc keeps each of them for as long as it lives."""
+        if self._candidates_taken < MAX_PAIRS:
+            self._candidates_taken += 1
+            await super().addIceCandidate(candidate)
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802 - aiortc's name
         made: Any = getattr(super(), CREATE_TRANSPORT)()
