@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -18,7 +19,11 @@ log = structlog.get_logger(__name__)
 def check_bind(settings: Settings, name: str, host: str) -> None:
     """Refuse to be reachable from other machines without keys. `name` is the settings' prefix. Raises CannotStart."""
     check_keys(settings)
-    if host in LOOPBACK_HOSTS or settings.api_keys:
+    if settings.api_keys:
+        return
+    if host in LOOPBACK_HOSTS:
+        if _is_behind_a_proxy(settings) and not settings.allow_insecure:
+            log.warning("open_to_whom_the_proxy_lets_in", host=host, advice="Set API_KEYS, unless the proxy itself asks who calls.")
         return
     if settings.allow_insecure:
         log.warning("open_to_every_machine", host=host, advice="Set API_KEYS, unless this network is closed to others.")
@@ -28,6 +33,12 @@ def check_bind(settings: Settings, name: str, host: str) -> None:
         advice=f"Set API_KEYS to a key for your web server ({MAKE_A_KEY}), or {name}_HOST=127.0.0.1, "
         "or ALLOW_INSECURE=1 if the network is closed to others.",
     )
+
+
+def _is_behind_a_proxy(settings: Settings) -> bool:
+    """Whether calls are expected that come from elsewhere although the server listens on this machine only."""
+    public_name = urlsplit(settings.public_url or "").hostname
+    return bool(settings.trusted_proxies) or (public_name is not None and public_name not in LOOPBACK_HOSTS)
 
 
 def check_port(name: str, host: str, port: int) -> None:

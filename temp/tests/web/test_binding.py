@@ -18,6 +18,16 @@ def test_loopback_is_always_allowed(make_settings: MakeSettings, host: str) -> N
     check_bind(make_settings(), "MEDIA", host)
 
 
+@pytest.mark.parametrize("proxied", [{"public_url": "https://gpu.example.org"}, {"trusted_proxies": ("127.0.0.1",)}])
+def test_a_loopback_server_behind_a_proxy_says_that_it_has_no_keys(make_settings: MakeSettings, proxied: dict[str, object]) -> None:
+    with capture_logs() as logs:
+        for settings in ({"public_url": "http://localhost:9000"}, {**proxied, "api_keys": "k" * 32}, {**proxied, "allow_insecure": True}):
+            check_bind(make_settings(**settings), "MEDIA", "127.0.0.1")
+        assert logs == []
+        check_bind(make_settings(**proxied), "MEDIA", "127.0.0.1")
+    assert [(line["log_level"], line["event"]) for line in logs] == [("warning", "open_to_whom_the_proxy_lets_in")]
+
+
 def test_other_addresses_need_keys_or_allow_insecure(make_settings: MakeSettings) -> None:
     with pytest.raises(CannotStart, match=r"MEDIA_HOST=0\.0\.0\.0") as caught:
         check_bind(make_settings(), "MEDIA", "0.0.0.0")
