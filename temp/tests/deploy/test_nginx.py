@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -22,6 +23,8 @@ from own_certificate import make_certificate
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from running_server import free_ports
 
+from gpuserver.web.connection import HEADER_SECONDS
+
 EXAMPLE = Path(__file__).resolve().parents[3] / "deploy" / "nginx" / "gpuserver.conf"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 FRAME = """
@@ -34,6 +37,12 @@ http {{
     {example}
 }}
 """
+
+
+def test_nginx_lets_idle_connections_go_before_the_server_does() -> None:
+    found = re.search(r"keepalive_timeout (\d+)s;", EXAMPLE.read_text(encoding="utf-8"))
+    assert found
+    assert int(found[1]) < HEADER_SECONDS
 
 
 def _configure(folder: Path, upstream: int, http: int, https: int) -> Path:
