@@ -446,12 +446,10 @@ async def test_a_cut_answer_is_said_as_far_as_it_came_and_then_apologized_for() 
 @in_virtual_time
 @pytest.mark.parametrize(("fails_after", "remembered"), [(0, ""), (1, "One.")])
 async def test_an_apology_that_is_interrupted_is_not_remembered_as_an_answer(fails_after: int, remembered: str) -> None:
-    play = Play(language_model=FakeLanguageModel("One. Two.", fails_after=fails_after))
+    stage = FakeStage()
+    play = Play(language_model=FakeLanguageModel("One. Two.", fails_after=fails_after), stage=stage, seconds_per_mouth=0.05)
     running = asyncio.create_task(play.turn.run())
-    delivery = play.turn._delivery
-    assert delivery is not None
-    await until(lambda: "Sorry" in delivery.spoken)
-    await asyncio.sleep(1.5)
+    await until(lambda: bool(stage.frames) and stage.frames[-1].heard > len("One. Sorry, "))
     play.turn.interrupt()
     await running
     assert "Sorry" in play.turn.heard_text
