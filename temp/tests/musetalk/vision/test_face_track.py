@@ -30,6 +30,9 @@ class TurnedFace:
     def others(self, rgb: NDArray[np.uint8], face: Face) -> int:
         return 0
 
+    def is_upside_down(self, rgb: np.ndarray) -> bool:
+        return False
+
 
 def follow(pictures: Iterable[NDArray[np.uint8]]) -> tuple[FaceTrack, Run | None]:
     track = FaceTrack(FaceFinder())
