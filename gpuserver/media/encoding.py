@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gpuserver.domain import Avatar
 from gpuserver.media.bitrate import Bitrate
 from gpuserver.media.idle_stream import IdleStreams
+from gpuserver.media.picture_encoders import CODECS
 from gpuserver.media.picture_stream import PictureStream
 
 # Told of every piece that is sent: its kind ("video", "audio"), how late it is (seconds), how many before it were left out.
@@ -31,6 +32,10 @@ class Encoding:
     def stream(self, avatar: Avatar, mime_type: str, bitrate: Bitrate) -> PictureStream:
         """The pictures of a new connection."""
         return PictureStream(avatar, mime_type, self._loops, self._pool, bitrate)
+
+    def expect(self, avatar: Avatar) -> None:
+        """Somebody is about to connect: the idle loop is encoded meanwhile, in the codec that most browsers offer."""
+        self._loops.get(avatar, CODECS[0])
 
     async def prepare(self, avatar: Avatar, mime_type: str) -> None:
         """Returns when the avatar's idle loop has been encoded, or could not be."""

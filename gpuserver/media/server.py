@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from gpuserver.config import Settings
+from gpuserver.domain import Avatar
 from gpuserver.errors import SessionNotFound
 from gpuserver.interpreter import OWN, Interpreter
 from gpuserver.media.audio_upload import AudioUploads
@@ -101,6 +103,12 @@ def _bare_app(settings: Settings) -> web.Application:
     return app
 
 
+def _make_playout(encoding: Encoding, avatar: Avatar) -> Playout:
+    """Of a new session, whose browser is going to connect."""
+    encoding.expect(avatar)
+    return Playout(avatar)
+
+
 def create_app(
     settings: Settings,
     *,
@@ -126,8 +134,8 @@ def create_app(
     studio = Studio(language_model, voice, mouths.engines, mouths.renderer, standing, TurnMetrics(metrics).note, hearing=mouths.hearing)
     latents = LatentsOnDemand(manager, useful=lambda: mouths.engines.loading or mouths.engines.fallback is None)
     cache = AvatarCache(manager, want_latents=latents.want)
-    registry = SessionRegistry(settings, studio, manager, cache, Playout, admission=Admission(mouths.renderer))
     encoding = Encoding(note=StreamMetrics(metrics).note)
+    registry = SessionRegistry(settings, studio, manager, cache, partial(_make_playout, encoding), admission=Admission(mouths.renderer))
     peers = Peers(ice_network(settings, 0 if worker is None else worker.number - 1), LoopClock(), encoding)
     watched = WatchedSessions(registry, peers)
     recorder = Recorder(settings.avatars_dir.parent / "records")

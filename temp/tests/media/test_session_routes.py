@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from receiver import Receiver
 
+from gpuserver.media import idle_stream
+from gpuserver.media.picture_encoders import PictureEncoder, loop_encoder
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.wire import CreateSession
@@ -43,6 +45,20 @@ async def test_a_session_is_made_listed_shown_and_ended(media: MediaServer) -> N
         answer = await call(f"/v1/sessions/{session_id}", headers=media.internal)
         assert answer.status == 404
         assert (await answer.json())["type"] == "urn:gpuserver:problem:session-not-found"
+
+
+async def test_an_avatars_idle_loop_is_encoded_before_its_first_browser_connects(
+    media: MediaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def make_encoder(mime_type: str, width: int, height: int, key_every: int) -> PictureEncoder:
+        loop.call_soon_threadsafe(begun.set)
+        return loop_encoder(mime_type, width, height, key_every)
+
+    monkeypatch.setattr(idle_stream, "loop_encoder", make_encoder)
+    await media.create()
+    await asyncio.wait_for(begun.wait(), 10)
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Internal-Secret": ""}, {"X-Internal-Secret": "wrong"}, {"X-Internal-Secret": "geheimnißvoll"}])
