@@ -119,6 +119,13 @@ class Settings(BaseSettings):
             raise ValueError("must be an address such as https://gpu.example.org")
         return value
 
+    @field_validator("ollama_base_url", "openai_base_url")
+    @classmethod
+    def _holds_no_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:
+            raise ValueError("must hold no user name or password: students are told this address when nothing answers there")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:

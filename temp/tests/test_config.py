@@ -44,12 +44,15 @@ def test_dotenv_gives_tutors_their_models_and_the_environment_wins(tmp_path: Pat
         ("public_url", "javascript:alert(1)"),
         ("trusted_proxies", "not-an-address"),
         ("log_level", "loud"),
+        ("ollama_base_url", "http://teacher:secret@gpu:11434"),
+        ("openai_base_url", "https://teacher:secret@llm.example.org/v1"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(name: str, value: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(_env_file=None, **{name: value})  # type: ignore[arg-type]
     assert explain(caught.value).startswith(name.upper())
+    assert "secret" not in explain(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://gpu-box:8615", "http://lip_sync_1:8615", "http://[::1]:8615", "https://school.example.org/lips"])
