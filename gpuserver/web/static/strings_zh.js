@@ -214,6 +214,8 @@ export const zh = {
   "problem.voice-unreachable.advice": "文字已显示；请检查服务器的网络。",
   "problem.avatar-room-full": "人脸占用的空间已达上限。",
   "problem.avatar-room-full.advice": "请删除不需要的人脸，或请管理者提高 AVATAR_MAX_DISK_GB。",
+  "problem.not-writable": "服务器无法写入人脸的文件夹。",
+  "problem.not-writable.advice": "请管理者检查该文件夹的权限。",
   "problem.avatar-damaged": "这张脸的文件已损坏。",
   "problem.avatar-damaged.advice": "请删除后重新制作。",
   "problem.foreign-origin": "服务器不接受从这个地址打开的页面。",
