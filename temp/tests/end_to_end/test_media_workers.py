@@ -1,4 +1,4 @@
-"""Two media workers with a call each: one that is killed takes its own call only, and that call goes on by itself in the other one."""
+"""Two media workers with a call each: one that dies or hangs takes its own call only, which goes on by itself in the other one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gpuserver.session_names import worker_of_id
 pytestmark = pytest.mark.timeout(240)
 
 PATIENCE_MS = 30_000
+HANGS_MS = 15_000  # until a worker that stands still is ended
 MODEL_SECONDS = 75.0  # a model that was overlooked is asked again after 10 s
 # Every state that the page shows from now on.
 WATCH_STATES = """() => {
@@ -41,11 +42,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> It
     folder = tmp_path_factory.mktemp("workers")
     language_model: dict[str, Any] = {"LLM": "openai", "OPENAI_BASE_URL": model.url, "LLM_DEFAULT_MODEL": MODELS[0]}
     with running_server(folder, MEDIA_WORKERS="2", MAX_SESSIONS="2", RATE_LIMIT="off", **language_model) as server:
-        _await_model(server)
         yield server
 
 
-def test_a_killed_worker_ends_no_conversation(browser: Browser, server: RunningServer, model: ScriptedModel) -> None:
+@pytest.mark.parametrize(
+    ("number", "patience"), [(signal.SIGKILL, PATIENCE_MS), (signal.SIGSTOP, PATIENCE_MS + HANGS_MS)], ids=["killed", "hangs"]
+)
+def test_a_worker_that_fails_ends_no_conversation(
+    browser: Browser, server: RunningServer, model: ScriptedModel, number: signal.Signals, patience: int
+) -> None:
+    _await_workers(server)
     with ExitStack() as stack:
         hit, other = (stack.enter_context(_called(browser, server)) for _ in range(2))
         sessions = {visit: visit.session_id for visit in (hit, other)}
@@ -57,10 +63,10 @@ def test_a_killed_worker_ends_no_conversation(browser: Browser, server: RunningS
         other.write("Are you well?")
         other.wait_until("speaking")
 
-        number = workers[hit]
-        assert number is not None
-        os.kill(server.worker_process_id(number), signal.SIGKILL)
-        hit.page.wait_for_selector(f"#call:not([data-session-id='{sessions[hit]}'])", timeout=PATIENCE_MS)
+        worker = workers[hit]
+        assert worker is not None
+        os.kill(server.worker_process_id(worker), number)
+        hit.page.wait_for_selector(f"#call:not([data-session-id='{sessions[hit]}'])", timeout=patience)
         hit.page.wait_for_selector(IN_CALL, timeout=PATIENCE_MS)
         assert worker_of_id(hit.session_id) == workers[other]  # it has not waited for the worker to be started again
         hit.write("Who am I?")
@@ -75,12 +81,13 @@ def test_a_killed_worker_ends_no_conversation(browser: Browser, server: RunningS
         assert httpx.get(f"{server.url}/v1/sessions").json()["total"] == 2
 
 
-def _await_model(server: RunningServer) -> None:
-    """Until both workers know the language model, which a busy one may overlook at its start; they are asked in turn."""
+def _await_workers(server: RunningServer) -> None:
+    """Until both serve and know the language model, which a busy one may overlook at its start; they are asked in turn."""
     known = 0
     deadline = time.monotonic() + MODEL_SECONDS
     while known < 2:
-        known = known + 1 if httpx.get(f"{server.url}/v1/models").json()["total"] else 0
+        serve = httpx.get(f"{server.media_url}/health").json()["status"] == "healthy"
+        known = known + 1 if serve and httpx.get(f"{server.url}/v1/models").json()["total"] else 0
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.1 if known else 0.5)
 
