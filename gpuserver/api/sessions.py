@@ -7,6 +7,7 @@ from aiohttp import web
 from gpuserver.api.media_client import MediaClient
 from gpuserver.config import Settings
 from gpuserver.errors import Cancelled
+from gpuserver.web.answers import json_answer
 from gpuserver.web.auth import engine_token_of
 from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
 from gpuserver.web.interim import has_left
@@ -48,12 +49,7 @@ class SessionRoutes:
             await self._media.send("DELETE", f"/v1/sessions/{session.session_id}")
             raise Cancelled("The client went away.")
         session = session.model_copy(update={"engine_url": engine_url(base, session.session_id)})
-        return web.Response(
-            text=session.model_dump_json(),
-            status=201,
-            content_type="application/json",
-            headers={"Location": f"/v1/sessions/{session.session_id}"},
-        )
+        return json_answer(session, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})
 
     @needs_key
     async def pass_on(self, request: web.Request) -> web.Response:
@@ -73,4 +69,4 @@ class SessionRoutes:
     @key_in_query
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
-        return web.Response(text=webrtc_config(self._settings).model_dump_json(exclude_none=False), content_type="application/json")
+        return json_answer(webrtc_config(self._settings))

@@ -9,12 +9,12 @@ from aiohttp.typedefs import Handler
 
 from gpuserver.config import Settings
 from gpuserver.errors import InvalidAvatarId, InvalidInput
-from gpuserver.gateway.answers import json_answer
 from gpuserver.gateway.create_form import CreateForm
 from gpuserver.gateway.lipsync_service import LipSyncService
 from gpuserver.gateway.service_states import state_of
 from gpuserver.gateway.text_form import read_text_form
 from gpuserver.gateway.wire import AvatarHealth, AvatarMade, AvatarsByName, Done, ListedAvatar
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import query_flag
 from gpuserver.web.interim import while_client_awaits, while_client_stays
 from gpuserver.web.keys import key_in_query, needs_key, public

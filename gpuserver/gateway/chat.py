@@ -10,12 +10,12 @@ from aiohttp_sse import EventSourceResponse, sse_response
 from gpuserver.config import Settings
 from gpuserver.domain import Message, Token
 from gpuserver.errors import GpuserverError, NoLanguageModel
-from gpuserver.gateway.answers import json_answer
 from gpuserver.gateway.chat_model import ChatModel
 from gpuserver.gateway.wire import ChatAnswer, ChatHealth, ChatModels, ChatPiece, ChatRequest
 from gpuserver.pipeline.language_model import ReportingModel
 from gpuserver.pipeline.llm_ollama import OllamaModel
 from gpuserver.pipeline.streams import closing
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import read_body
 from gpuserver.web.event_stream import tell_while_heard
 from gpuserver.web.interim import while_client_awaits

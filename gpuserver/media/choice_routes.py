@@ -6,6 +6,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gpuserver.web.answers import json_answer
 from gpuserver.web.keys import needs_key
 from gpuserver.wire import ModelInfo, ModelList, VoiceInfo, VoiceList
 
@@ -24,12 +25,12 @@ def add_choice_routes(app: web.Application, voice: OfferingVoice, language_model
     @needs_key
     async def voices(_request: web.Request) -> web.Response:
         choices = voice.choices()
-        return web.json_response(text=VoiceList(total=len(choices), voices=choices).model_dump_json())
+        return json_answer(VoiceList(total=len(choices), voices=choices))
 
     @needs_key
     async def models(_request: web.Request) -> web.Response:
         choices = await language_model.choices()
-        return web.json_response(text=ModelList(total=len(choices), models=choices).model_dump_json())
+        return json_answer(ModelList(total=len(choices), models=choices))
 
     app.router.add_get("/v1/voices", voices)
     app.router.add_get("/v1/models", models)

@@ -9,6 +9,7 @@ from aiohttp import web
 from gpuserver.errors import InvalidAvatarId
 from gpuserver.musetalk.avatar_cache import AvatarCache
 from gpuserver.musetalk.avatars.resident import make_resident
+from gpuserver.web.answers import json_answer
 from gpuserver.web.interim import while_client_awaits
 from gpuserver.web.keys import needs_key
 from gpuserver.wire import AvatarPreloaded, check_avatar_id
@@ -29,6 +30,6 @@ def add_preload_route(app: web.Application, cache: AvatarCache) -> None:
         except ValueError as error:
             raise InvalidAvatarId(f"avatar_id: {error}.") from error
         size = await while_client_awaits(request, load(avatar_id))
-        return web.json_response(text=AvatarPreloaded(avatar_id=avatar_id, bytes=size).model_dump_json())
+        return json_answer(AvatarPreloaded(avatar_id=avatar_id, bytes=size))
 
     app.router.add_post("/v1/avatars/{avatar_id}/preload", preload)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from gpuserver.config import Settings
 from gpuserver.errors import Cancelled, InvalidInput
@@ -15,6 +14,7 @@ from gpuserver.media.peers import Peers
 from gpuserver.media.playout import Playout
 from gpuserver.messages import SessionEnd
 from gpuserver.pipeline.sessions import SessionRegistry
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import SDP_LIMIT, read_body
 from gpuserver.web.interim import has_left
 from gpuserver.web.keys import internal, key_in_query, takes_engine_token
@@ -61,18 +61,18 @@ class SessionRoutes:
             engine_fallback=engine_fallback,
             webrtc=webrtc_config(self._settings),
         )
-        return _json(created, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})
+        return json_answer(created, status=201, headers={"Location": f"/v1/sessions/{session.session_id}"})
 
     @internal
     async def list(self, _request: web.Request) -> web.Response:
         """GET /v1/sessions."""
         infos = [session.info() for session in self._registry.list()]
-        return _json(SessionList(total=len(infos), sessions=infos))
+        return json_answer(SessionList(total=len(infos), sessions=infos))
 
     @internal
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/sessions/{session_id}."""
-        return _json(self._registry.get(request.match_info["session_id"]).info())
+        return json_answer(self._registry.get(request.match_info["session_id"]).info())
 
     @internal
     async def delete(self, request: web.Request) -> web.Response:
@@ -88,7 +88,7 @@ class SessionRoutes:
         """POST /v1/sessions/{session_id}/offer: WebRTC's offer in, answer out."""
         session = session_of(request, self._registry)
         offer = await read_body(request, Offer, limit=SDP_LIMIT)
-        return _json(await self._peers.answer(session, cast(Playout, session.stage), offer))
+        return json_answer(await self._peers.answer(session, cast(Playout, session.stage), offer))
 
     @takes_engine_token
     async def ice(self, request: web.Request) -> web.Response:
@@ -100,8 +100,4 @@ class SessionRoutes:
     @key_in_query
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
-        return _json(webrtc_config(self._settings))
-
-
-def _json(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json", headers=headers)
+        return json_answer(webrtc_config(self._settings))

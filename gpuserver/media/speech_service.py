@@ -21,6 +21,7 @@ from gpuserver.pipeline.language import has_words
 from gpuserver.pipeline.sentences import sentences, whole
 from gpuserver.pipeline.streams import closing
 from gpuserver.pipeline.voice import NAMES, StartedVoice
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import read_body
 from gpuserver.web.keys import needs_key
 from gpuserver.web.places import Places
@@ -86,7 +87,7 @@ class SpeechRoutes:
             name = choice.id if choice.id in NAMES else NAMES[1]  # every other id is a voice of edge-tts
             names[name] = names.get(name, False) or choice.available
         models = [SpeechModel(id=name, available=available) for name, available in names.items()]
-        return web.json_response(text=SpeechModelList(data=models).model_dump_json())
+        return json_answer(SpeechModelList(data=models))
 
     @needs_key
     async def speak(self, request: web.Request) -> web.StreamResponse:

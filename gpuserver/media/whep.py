@@ -20,6 +20,7 @@ from gpuserver.media.watched_sessions import WatchedSessions
 from gpuserver.pipeline.session import Session
 from gpuserver.pipeline.sessions import SessionRegistry
 from gpuserver.player_wire import Accepted, Spoken
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import SDP_LIMIT, read_body, read_limited
 from gpuserver.web.keys import key_in_query, takes_engine_token
 from gpuserver.web.webrtc_config import webrtc_config
@@ -146,4 +147,4 @@ def _etag(fragment: str) -> str:
 
 
 def _accepted(turn: int) -> web.Response:
-    return web.Response(text=Accepted(turn=turn).model_dump_json(), content_type="application/json")
+    return json_answer(Accepted(turn=turn))

@@ -9,6 +9,7 @@ from gpuserver.media_router.fleet import Fleet
 from gpuserver.media_router.forwarding import forward, whole
 from gpuserver.media_router.placement import Placement
 from gpuserver.media_router.worker_client import WorkerGone, session_gone
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import JSON_LIMIT, SDP_LIMIT, read_limited
 from gpuserver.web.keys import internal, key_in_query, takes_engine_token
 from gpuserver.web.origin import engine_url, public_url
@@ -59,7 +60,7 @@ class SessionRoutes:
     async def list(self, _request: web.Request) -> web.Response:
         """GET /v1/sessions: those of all workers."""
         infos = await self._placement.sessions()
-        return web.json_response(text=SessionList(total=len(infos), sessions=infos).model_dump_json())
+        return json_answer(SessionList(total=len(infos), sessions=infos))
 
     @internal
     async def manage(self, request: web.Request) -> web.StreamResponse:
@@ -84,7 +85,7 @@ class SessionRoutes:
     @key_in_query
     async def webrtc(self, _request: web.Request) -> web.Response:
         """GET /v1/webrtc/config."""
-        return web.json_response(text=webrtc_config(self._settings).model_dump_json())
+        return json_answer(webrtc_config(self._settings))
 
     async def _to_its_worker(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from gpuserver.errors import AvatarInUse, InvalidAvatarId, InvalidInput, TooManyJobs
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.avatars.disk_room import DiskRoom
 from gpuserver.musetalk.preparing.preparation_job import Analysed, Progress
+from gpuserver.web.answers import json_answer
 from gpuserver.web.body import log_unknown_fields, parse_flag, query_flag, read_body
 from gpuserver.web.bounded_pool import RETRY_AFTER_SECONDS, BoundedPool
 from gpuserver.web.interim import while_client_waits
@@ -159,14 +160,14 @@ class AvatarRoutes:
         """GET /v1/avatars: the ids; with ?detail=true all that is known."""
         if query_flag(request, "detail"):
             infos = await asyncio.to_thread(self._manager.infos)
-            return _json(AvatarList(total=len(infos), avatars=infos))
+            return json_answer(AvatarList(total=len(infos), avatars=infos))
         ids = await asyncio.to_thread(self._manager.ids)
-        return _json(AvatarList(total=len(ids), avatars=ids))
+        return json_answer(AvatarList(total=len(ids), avatars=ids))
 
     @needs_key
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/avatars/{avatar_id}."""
-        return _json(await asyncio.to_thread(self._manager.info, _avatar_id(request)))
+        return json_answer(await asyncio.to_thread(self._manager.info, _avatar_id(request)))
 
     @uncounted
     @key_in_query
@@ -238,8 +239,4 @@ def _parse_upload(request: web.Request, form: Form) -> tuple[CreateAvatar, Path]
 
 
 def _created(created: AvatarCreated) -> web.Response:
-    return _json(created, status=201, headers={"Location": f"/v1/avatars/{created.avatar_id}"})
-
-
-def _json(body: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(text=body.model_dump_json(), status=status, content_type="application/json", headers=headers)
+    return json_answer(created, status=201, headers={"Location": f"/v1/avatars/{created.avatar_id}"})

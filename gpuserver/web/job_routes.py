@@ -7,6 +7,7 @@ import re
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from gpuserver.web.answers import json_answer
 from gpuserver.web.event_stream import tell_while_heard
 from gpuserver.web.jobs import Job, Jobs
 from gpuserver.web.keys import key_in_query, needs_key
@@ -32,7 +33,7 @@ def wants_job(request: web.Request) -> bool:
 def accepted(job: Job) -> web.Response:
     """202: where the job can be followed."""
     headers = {"Location": f"/v1/jobs/{job.job_id}", "Preference-Applied": "respond-async"}
-    return web.Response(text=job.state.model_dump_json(), status=202, content_type="application/json", headers=headers)
+    return json_answer(job.state, status=202, headers=headers)
 
 
 class JobRoutes:
@@ -42,8 +43,7 @@ class JobRoutes:
     @needs_key
     async def show(self, request: web.Request) -> web.Response:
         """GET /v1/jobs/{job_id}."""
-        state = self._jobs.get(request.match_info["job_id"]).state
-        return web.Response(text=state.model_dump_json(), content_type="application/json")
+        return json_answer(self._jobs.get(request.match_info["job_id"]).state)
 
     @key_in_query
     async def events(self, request: web.Request) -> web.StreamResponse:

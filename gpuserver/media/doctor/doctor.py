@@ -19,6 +19,7 @@ from gpuserver.media.ice_connection import IceNetwork
 from gpuserver.media.ports import make_ports
 from gpuserver.pipeline.language_model import ReportingModel, make_language_model
 from gpuserver.pipeline.voice import ReportingVoice, make_voice
+from gpuserver.web.answers import json_answer
 from gpuserver.web.binding import check_port
 from gpuserver.web.keys import needs_key
 from gpuserver.wire import Diagnosis, Finding
@@ -55,7 +56,7 @@ def add_diagnosis_route(
 
     @needs_key
     async def diagnosis(_request: web.Request) -> web.Response:
-        return web.json_response(text=(await shared.get()).model_dump_json())
+        return json_answer(await shared.get())
 
     app.router.add_get("/v1/diagnosis", diagnosis)
     app.on_shutdown.append(shared.aclose)
