@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +12,7 @@ import structlog
 
 from gpuserver.domain import Avatar
 from gpuserver.musetalk.engines import Engines, LoadDevices
+from gpuserver.musetalk.render_service.client import ENDED
 from gpuserver.musetalk.renderer import RenderChange, Renderer
 from gpuserver.musetalk.rendering.ladder import Ladder, Step
 from gpuserver.pipeline.loading import load_in_background
@@ -25,7 +27,6 @@ OVERLOAD = {
 RESTORED = ("mouths_full", "The lips are drawn in full again.")
 RESTORED_AFTER_LOSS = ("mouths_full", "Lips move 25 times a second, drawn by the simpler engine.")
 HEARING_THREADS = 8  # as many sentences as Whisper hears at a time. Not the event loop's threads: every connection's sound is encoded there
-LOST = "The GPU's process has ended."
 NOT_PREPARED = "This avatar is not prepared for MuseTalk yet: the warp engine draws the lips."
 
 
@@ -100,7 +101,7 @@ class Mouths:
             self.engines.fall_back("MuseTalk cannot be loaded because of a fault in the server.")
         self._say_engine()
         if source in self.engines.lost:  # already
-            self._note_loss(LOST)
+            self._note_loss(ENDED)
 
     def _note_loss(self, reason: str) -> None:
         """The spare engine draws, if nothing else is left; what comes back is waited for."""
@@ -120,7 +121,7 @@ class Mouths:
         if change.device_lost is not None:
             log.error("device_lost", reason=change.device_lost, engine=change.engine)
             self._note_loss(change.device_lost)
-        log.warning("mouths", step=change.step, engine=change.engine)
+        log.log(logging.WARNING if change.step in OVERLOAD else logging.INFO, "mouths", step=change.step, engine=change.engine)
         if change.step in OVERLOAD:
             self._standing.say("mouths", *OVERLOAD[change.step])
         else:

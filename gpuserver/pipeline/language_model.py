@@ -183,8 +183,9 @@ class ModelRouter:
         except LanguageModelFailed as error:
             self._failure = error.detail
             raise
-        if choice != self._last and model is None:
-            log.info("language model chosen", model=choice.model, fallback=choice.fallback)
+        if model is None:
+            if self._last is None or (choice.model, choice.fallback) != (self._last.model, self._last.fallback):
+                log.info("language model chosen", model=choice.model, fallback=choice.fallback)
             self._last = choice
         return choice
 

@@ -114,7 +114,7 @@ class Jobs:
             if cleanup is not None:
                 await asyncio.to_thread(cleanup)
         finally:
-            job.change(**_outcome(future))
+            job.change(**_outcome(future, job.state.avatar_id))
             del self._futures[job.job_id], self._tasks[job.job_id]
             self._ended_at[job.job_id] = self._clock()
             self._forget()
@@ -133,13 +133,15 @@ def _begin(job: Job, work: Work) -> AvatarCreated:
     return work(job)
 
 
-def _outcome(future: Future[AvatarCreated]) -> dict[str, object]:
+def _outcome(future: Future[AvatarCreated], avatar_id: str) -> dict[str, object]:
     """The last state of a job: the fields that change."""
     error = Cancelled("The avatar's creation was cancelled.") if future.cancelled() else future.exception()
     if error is None:
         return {"state": "done", "stage": "done", "progress": 1.0, "result": future.result()}
     if not isinstance(error, GpuserverError):
-        log.error("job_failed", exc_info=error)
+        log.error("job_failed", avatar_id=avatar_id, exc_info=error)
         error = GpuserverError("The server made a mistake while it created the avatar.")
+    else:
+        log.info("job_refused", avatar_id=avatar_id, problem=error.slug)
     state = "cancelled" if isinstance(error, Cancelled) else "failed"
     return {"state": state, "stage": state, "error": error.problem()}

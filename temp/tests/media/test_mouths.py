@@ -124,7 +124,8 @@ async def test_every_step_of_the_ladder_is_told_and_its_end_too(room: Room, step
         for each in (step, Step.FULL):
             room.mouths._tell(RenderChange(each, "musetalk"))
     assert room.told == [code, "mouths_full"]
-    assert [(line["event"], line["step"]) for line in logs] == [("mouths", step), ("mouths", Step.FULL)]
+    lines = [(line["event"], line["step"], line["log_level"]) for line in logs]
+    assert lines == [("mouths", step, "warning"), ("mouths", Step.FULL, "info")]
 
 
 async def test_without_a_wish_for_more_the_engine_is_ready_at_once() -> None:

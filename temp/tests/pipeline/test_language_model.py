@@ -8,6 +8,7 @@ import pytest
 from conftest import MakeSettings
 from fake_ollama import fake_ollama
 from fake_openai import fake_openai
+from structlog.testing import capture_logs
 
 from gpuserver.domain import Message, Token
 from gpuserver.errors import CannotStart, LanguageModelFailed, UnknownModel
@@ -78,6 +79,15 @@ async def test_auto_echoes_the_question_when_nothing_is_reachable(make_settings:
     assert tokens[0].fallback == fallback
     assert isinstance(fallback, str)
     assert NOWHERE in fallback
+
+
+async def test_who_answers_is_logged_when_that_changes_not_with_every_question(make_settings: MakeSettings) -> None:
+    model = make_language_model(make_settings(ollama_base_url=NOWHERE))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await ask(model)
+    await model.aclose()
+    assert [line["model"] for line in logs if line["event"] == "language model chosen"] == ["echo"]
 
 
 async def test_ollama_that_accepts_and_says_nothing_counts_as_down(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient
 from fake_avatar_manager import QUALITY, FakeAvatarManager
 from pytest_aiohttp.plugin import AiohttpClient
+from structlog.testing import capture_logs
 
 from gpuserver.config import Settings
-from gpuserver.errors import AvatarExists, Cancelled, JobNotFound, NoUsableFace, TooManyJobs
+from gpuserver.errors import AvatarExists, Cancelled, JobNotFound, NoUsableFace, TooManyJobs, Unreadable
 from gpuserver.web.avatar_routes import PREPARATIONS_AT_ONCE, add_avatar_routes
 from gpuserver.web.bounded_pool import MOST_QUEUED, BoundedPool
 from gpuserver.web.jobs import MOST_ENDED, REMEMBERED_SECONDS, Job, Jobs
@@ -183,7 +184,11 @@ async def test_failures_keep_their_problem(jobs: Jobs) -> None:
     def fail(error: Exception) -> AvatarCreated:
         raise error
 
-    assert await end_of(jobs.start("a", lambda job: MADE)) == ("done", None)
+    with capture_logs() as logs:
+        assert await end_of(jobs.start("a", lambda job: MADE)) == ("done", None)
+        assert await end_of(jobs.start("b", lambda job: fail(Unreadable("no video")))) == ("failed", 415)
+    said = {"event": "job_refused", "avatar_id": "b", "problem": "unreadable-video", "log_level": "info"}
+    assert [line for line in logs if line["event"].startswith("job")] == [said]
     assert await end_of(jobs.start("a", lambda job: fail(NoUsableFace("no")))) == ("failed", 422)
     assert await end_of(jobs.start("a", lambda job: fail(AvatarExists("there")))) == ("failed", 409)
     assert await end_of(jobs.start("a", lambda job: fail(Cancelled("gone")))) == ("cancelled", 499)
