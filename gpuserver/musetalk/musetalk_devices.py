@@ -42,12 +42,17 @@ def load_musetalk(settings: Settings) -> list[Device]:
 
 def load_painters(settings: Settings) -> list[Painter]:
     """As load_musetalk(), for a renderer process: the faces are pasted in the workers."""
-    return _on_each_gpu(settings, lambda device, base, version: Painter(*_load_engine(device, base, version, unpasted)))
+    return _on_each_gpu(settings, load_painter_on)
 
 
 def load_on(device: str, base: Path, version: Version) -> Device:
     """One warm engine. Raises WeightsMissing, WeightsDamaged, torch.OutOfMemoryError, DeviceLost."""
     return Device(*_load_engine(device, base, version, paste))
+
+
+def load_painter_on(device: str, base: Path, version: Version) -> Painter:
+    """As load_on()."""
+    return Painter(*_load_engine(device, base, version, unpasted))
 
 
 def _on_each_gpu(settings: Settings, load: Callable[[str, Path, Version], T]) -> list[T]:

@@ -22,6 +22,8 @@ from gpuserver.musetalk.render_service.messages import Hear, Heard, Message, Out
 from gpuserver.musetalk.render_service.slots import Layout, create_slots
 from gpuserver.musetalk.renderer import Renderer
 
+NEWS = 0.02  # a worker is told of changes of its share that are greater
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,11 +44,12 @@ class _Slot(Generation):
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all guests share. ears: in turn. on_lost: to be told when a device is gone."""
+    """What all guests share. ears: in turn. share_out: tells all what they may count on. on_lost: to be told when a device is gone."""
 
     renderer: Renderer
     hearing: Executor
     ears: Iterator[Ear]
+    share_out: Callable[[], None]
     on_lost: Callable[[str], None]
 
 
@@ -61,6 +64,7 @@ class Guest:
         self._visit = Generation(0)  # cancelled when the worker has gone
         self._painting: set[int] = set()
         self._listening: set[int] = set()
+        self._share = 0.0  # faces per second
 
     def welcome(self) -> None:
         """Hand out the memory. Raises OSError."""
@@ -86,7 +90,10 @@ class Guest:
         self._channel.end()
 
     def may_count_on(self, frames_per_second: float) -> None:
-        self._tell(Share(frames_per_second))
+        """Said where it is news."""
+        if abs(frames_per_second - self._share) > NEWS * self._share:
+            self._share = frames_per_second
+            self._tell(Share(frames_per_second))
 
     # ------------------------------------------------------------ faces
 
@@ -117,6 +124,7 @@ class Guest:
         if not 0 <= question.begin <= question.end <= self._slots.states.shape[1]:
             raise ValueError(f"there are no steps {question.begin} to {question.end}")
         _occupy(question.slot, self._listening, self._layout.hear_slots)
+        self._workshop.share_out()  # with every sentence: what the devices can do is measured while they work
         self._workshop.hearing.submit(self._listen, question, next(self._workshop.ears))
 
     def _listen(self, question: Hear, ear: Ear) -> None:

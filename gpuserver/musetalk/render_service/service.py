@@ -133,7 +133,7 @@ class RenderService:
             channel.send(self._unusable)
             return
         ears = [painter.engine.ear for painter in self._painters]
-        workshop = Workshop(self._renderer, self._hearing, itertools.cycle(ears), self._on_lost)
+        workshop = Workshop(self._renderer, self._hearing, itertools.cycle(ears), self._share_out, self._on_lost)
         guest = Guest(channel, Layout(ears[0].width, PAINT_SLOTS, HEAR_SLOTS), workshop)
         with self._lock:
             self._guests.add(guest)

@@ -20,7 +20,6 @@ from gpuserver.musetalk.neural.whisper_features import LAYERS, MEL_FRAMES, MELS,
 LATENT = (8, 32, 32)
 PICTURE = (256, 256, 3)  # BGR
 MEL = (MELS, MEL_FRAMES)
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def create_slots(layout: Layout) -> tuple[Slots, int]:
     descriptor = os.memfd_create("gpuserver-faces", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, _size(layout))
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return map_slots(layout, descriptor), descriptor
     except BaseException:
         os.close(descriptor)

@@ -15,10 +15,12 @@ from conftest import MakeSettings
 from media_server_rig import SECRET, MediaServer, StartedFakeModel, StartedFakeVoice
 from pytest_aiohttp.plugin import AiohttpClient
 from receiver import Receiver
+from render_service_rig import ServiceRig
 from small_avatar import write_small_avatar
 from weight_files import smallest_networks
 
-from gpuserver.media.server import create_app
+from gpuserver.config import Settings
+from gpuserver.media.server import Worker, create_app
 from gpuserver.musetalk import avatar_manager, musetalk_devices
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.avatars.avatar_files import read_info
@@ -79,12 +81,41 @@ async def test_an_avatar_is_prepared_and_its_mouth_drawn_by_musetalk(
     base = tmp_path / "musetalk"
     smallest_networks(base, monkeypatch)
     settings = make_settings(internal_secret=SECRET, enable_musetalk=True, musetalk_base=base)
+    device = musetalk_devices.load_on("cpu", base, Version.V15)
+    app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), engines=Engines([lambda: [device]]))
+    await one_two_three(MediaServer(await aiohttp_client(app), StartedFakeModel()), settings)
+    assert isinstance(device.engine, MuseTalkEngine)
+    stats = device.engine.stats()
+    assert stats.painted > 0
+    assert (stats.not_finite, stats.without_latent, stats.out_of_memory) == (0, 0, 0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("small_preparation")
+async def test_a_media_worker_has_its_mouths_drawn_by_the_renderer_process_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_settings: MakeSettings, aiohttp_client: AiohttpClient
+) -> None:
+    base = tmp_path / "musetalk"
+    smallest_networks(base, monkeypatch)
+    settings = make_settings(internal_secret=SECRET, enable_musetalk=True, musetalk_base=base)
+    renderer = ServiceRig(load=lambda: [musetalk_devices.load_painter_on("cpu", base, Version.V15)])
+    worker = Worker(1, tmp_path / "unused.sock", (renderer.path,))
+    app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), worker=worker)
+    media = MediaServer(await aiohttp_client(app), StartedFakeModel())
+    await one_two_three(media, settings)
+    assert (await components(media))["engine"]["frames_per_second"] is not None
+    status = renderer.service.status().values
+    assert (status["state"], status["workers"], status["not_drawn"], status["failed"], status["stale"]) == ("ready", 1, 0, 0, 0)
+    assert status["painted"] != 0
+    await media.client.close()
+    renderer.close()
+
+
+async def one_two_three(media: MediaServer, settings: Settings) -> None:
+    """A session with the demo avatar, prepared for MuseTalk, says three words."""
     manager = AvatarManager(settings)
     manager.start()
     assert manager.create_demo().engine == "musetalk"
-    device = musetalk_devices.load_on("cpu", base, Version.V15)
-    app = create_app(settings, voice=StartedFakeVoice(), language_model=StartedFakeModel(), engines=Engines([lambda: [device]]))
-    media = MediaServer(await aiohttp_client(app), StartedFakeModel())
     async with asyncio.timeout(60):
         while (await components(media))["engine"]["state"] == "loading":
             pass
@@ -94,10 +125,6 @@ async def test_an_avatar_is_prepared_and_its_mouth_drawn_by_musetalk(
         await receiver.connect(media.negotiation(session))
         await socket.send_json({"type": "say", "text": "One two three."})
         await told(socket, "speech_ended")
-    assert isinstance(device.engine, MuseTalkEngine)
-    stats = device.engine.stats()
-    assert stats.painted > 0
-    assert (stats.not_finite, stats.without_latent, stats.out_of_memory) == (0, 0, 0)
     counted = (await components(media))["renderer"]
     assert (counted["engine"], counted["not_drawn"], counted["failed"]) == ("musetalk", 0, 0)
 

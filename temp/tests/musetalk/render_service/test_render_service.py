@@ -181,6 +181,14 @@ def test_workers_share_what_the_device_can_do(rig: ServiceRig) -> None:
     one.close()
 
 
+def test_with_every_sentence_the_share_is_what_was_measured_meanwhile(rig: ServiceRig) -> None:
+    engine = rig.join()
+    assert engine.frames_per_second == 450.0
+    rig.service._renderer._devices[0].speed.note(10_000, 100.0)
+    engine.listener().hear(Speech(np.ones(16_000, np.int16), 16_000, ""))
+    assert engine.frames_per_second == pytest.approx(100.0, rel=0.01)
+
+
 def test_what_a_worker_that_has_gone_has_ordered_is_dropped(gated: ServiceRig) -> None:
     gone, stays = gated.join(), gated.join()
     gated.occupy(stays)
