@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _NOT_READABLE = (
     TypeError,
     AttributeError,
     AssertionError,
+    zipfile.BadZipFile,
 )
 
 
@@ -45,7 +47,7 @@ def read_checkpoint(path: Path) -> State:
         raise WeightsDamaged(f"{path} holds a {type(content).__name__}, not tensors by name.")
     odd = next((name for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)), None)
     if odd is not None:
-        raise WeightsDamaged(f"{path} holds something other than a plain tensor under {odd!r}.")
+        raise WeightsDamaged(f"{path} holds something other than a plain tensor under {ascii(odd)[:100]}.")
     return {name: tensor.detach() for name, tensor in content.items()}
 
 
@@ -53,6 +55,8 @@ def _read_torch(path: Path) -> object:
     try:
         with path.open("rb") as file:
             mapped = file.read(len(_ZIP)) == _ZIP
+        if mapped and _has_compressed_parts(path):
+            raise WeightsDamaged(f"{path} has compressed parts, which torch never writes; nothing of it was read.")
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise WeightsDamaged(f"{path} is not a file of plain tensors; nothing of it was run.") from error
@@ -61,6 +65,12 @@ def _read_torch(path: Path) -> object:
     except _NOT_READABLE as error:
         raise WeightsDamaged(f"{path} is truncated, or no weight file at all.") from error
     return content
+
+
+def _has_compressed_parts(path: Path) -> bool:
+    """Such a file of 1 MB may fill 1 GB of memory, and what is mapped of it is not what it holds."""
+    with zipfile.ZipFile(path) as parts:
+        return any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist())
 
 
 def _read_safetensors(path: Path) -> object:

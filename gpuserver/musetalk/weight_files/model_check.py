@@ -109,7 +109,7 @@ def _is_whole_safetensors(path: Path) -> bool:
             return False
         try:
             header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
-    return bool(ends) and path.stat().st_size == _HEADER_LENGTH_BYTES + length + max(ends)
+    return bool(path.stat().st_size == _HEADER_LENGTH_BYTES + length + end)

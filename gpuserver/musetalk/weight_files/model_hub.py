@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 STALL_SECONDS = 30.0  # a connection that brings nothing for so long counts as broken
+_LARGEST = 8_000_000_000  # bytes of a file whose size the hub does not say; the largest official one has 3.4 GB
 _TRY_LATER = frozenset({408, 429, 500, 502, 503, 504})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-")
@@ -98,8 +99,11 @@ class Hub:
         size = there if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
             for chunk in answer.iter_raw():  # as they come: a chunk of a given size that is never full would be lost
-                file.write(chunk)
                 size += len(chunk)
+                if size > (_LARGEST if remote.size is None else remote.size):
+                    partial.unlink()
+                    raise UpstreamFailed(f"{self.endpoint} sends more than the file has: {remote.url}")
+                file.write(chunk)
                 arrived(size)
 
     def _refuse(self, status: int, page: str) -> None:

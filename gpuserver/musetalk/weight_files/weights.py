@@ -24,6 +24,7 @@ from gpuserver.musetalk.weight_files.model_files import NEEDS, Need, Version, mo
 __all__ = ["load_bisenet", "load_unet", "load_vae", "load_whisper", "random_weights"]
 
 _NAMED_IN_AN_ERROR = 3  # wrong parameters; one mistake often makes hundreds wrong
+_LONGEST_NAME = 100  # characters; the official ones have 67 at most
 
 
 def load_unet(
@@ -107,7 +108,7 @@ def differences(network: torch.nn.Module, state: State) -> list[str]:
     """How a state differs from what the network needs, in plain words; empty if it fits."""
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in state]
-    unknown = [name for name in state if name not in wanted]
+    unknown = [_readable(name) for name in state if name not in wanted]
     common = [name for name in wanted if name in state]
     misshapen = [
         f"{name} {_shape(state[name])} instead of {_shape(wanted[name])}" for name in common if state[name].shape != wanted[name].shape
@@ -123,6 +124,11 @@ def _tensors(count: int) -> str:
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED_IN_AN_ERROR]) + (", …" if len(names) > _NAMED_IN_AN_ERROR else "")
+
+
+def _readable(name: str) -> str:
+    """A name out of a file, which may hold anything, fit for a terminal."""
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]!a} …"
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -134,7 +134,21 @@ def test_a_truncated_conversion_is_seen(tmp_path: Path, lost: int) -> None:
     assert by_path(check_models(tmp_path))["musetalkV15/unet.fp16.safetensors"].verdict is Verdict.TRUNCATED
 
 
-@pytest.mark.parametrize("header", [b"", b"[1]", b'{"w": 1}', b'{"w": {"data_offsets": []}}', b"\xff\xfe", b"{}"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"[1]",
+        b'{"w": 1}',
+        b'{"w": {"data_offsets": []}}',
+        b'{"w": {"data_offsets": [0, 8]}, "v": {"data_offsets": [8, "x"]}}',
+        b'{"w": {"data_offsets": [0, NaN]}}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"{}",
+    ],
+    ids=lambda header: header[:40].decode("ascii", "backslashreplace"),
+)
 def test_a_conversion_with_a_broken_header_is_not_whole(tmp_path: Path, header: bytes) -> None:
     put_safetensors(tmp_path, "musetalkV15/unet.fp16.safetensors")
     (tmp_path / "models/musetalkV15/unet.fp16.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)

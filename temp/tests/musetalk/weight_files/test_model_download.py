@@ -119,6 +119,13 @@ def test_without_a_known_hash_the_one_that_the_hub_announces_counts(operator: Op
     assert operator.run(unknown) == CONTENT
 
 
+def test_a_hub_that_sends_more_than_it_announced_does_not_fill_the_disk(tmp_path: Path, operator: Operator, hub: FakeHub) -> None:
+    hub.announces = CONTENT[:100]
+    with pytest.raises(UpstreamFailed, match="more than the file has"):
+        operator.run()
+    assert list((tmp_path / "models" / ".partial").glob("unet__*")) == []
+
+
 def test_what_arrived_of_something_longer_is_forgotten(tmp_path: Path, operator: Operator, hub: FakeHub) -> None:
     partial = tmp_path / "models" / ".partial" / f"unet__unet.pth.{COMMIT[:12]}"
     partial.parent.mkdir(parents=True)

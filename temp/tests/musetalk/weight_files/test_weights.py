@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -191,6 +192,26 @@ def test_what_is_no_weight_file_at_all_is_refused(tmp_path: Path, content: bytes
     write(tmp_path, UNET_V15, {}).write_bytes(content)
     with pytest.raises(WeightsDamaged):
         load_tiny_unet(tmp_path)
+
+
+def test_a_file_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, UNET_V15, tiny_unet().state_dict())
+    with zipfile.ZipFile(path) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, content in parts.items():
+            bomb.writestr(name, content + bytes(1 << 24 if name.endswith("data.pkl") else 0))
+    with pytest.raises(WeightsDamaged, match="compressed"):
+        load_tiny_unet(tmp_path)
+
+
+def test_names_out_of_a_file_are_fit_for_a_terminal(tmp_path: Path) -> None:
+    write(tmp_path, UNET_V15, {**tiny_unet().state_dict(), "\x1b[2Jgone": torch.zeros(1), "long" * 1000: torch.zeros(1)})
+    with pytest.raises(WeightsDamaged) as damaged:
+        load_tiny_unet(tmp_path)
+    assert damaged.value.detail.isprintable()
+    assert r"\x1b[2Jgone" in damaged.value.detail
+    assert len(damaged.value.detail) < 500
 
 
 def test_a_folder_in_a_file_s_place_counts_as_missing(tmp_path: Path) -> None:
