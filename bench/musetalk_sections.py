@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from bench.musetalk_sessions import Lateness, talk
 from bench.musetalk_upstream import UpstreamPattern
 from bench.table import Figure, at_least, at_most, plain
 from gpuserver.domain import MouthJob
+from gpuserver.errors import WeightsDamaged
 from gpuserver.musetalk.neural.musetalk_engine import MuseTalkEngine
 
 PRODUCT_BATCH = 8  # at most so many faces at a time in the media server
@@ -50,13 +52,13 @@ class Sections:
     @cached_property
     def _product(self) -> MuseTalkEngine:
         engine = self._rig.engine(min(PRODUCT_BATCH, self._most))
-        self._warm_up_seconds = seconds_of(engine.warm_up)
+        self._warm_up_seconds = seconds_of(partial(warm_up, engine))
         return engine
 
     @cached_property
     def _fast(self) -> MuseTalkEngine:
         engine = self._rig.engine(self._most)
-        engine.warm_up()
+        warm_up(engine)
         return engine
 
     def warm_up(self) -> Iterator[Figure | str]:
@@ -182,7 +184,7 @@ class Sections:
 
     def _variant(self, batch: int, name: str, engine: MuseTalkEngine, how: str) -> Figure:
         """Of an engine built in another way than the product's."""
-        seconds = seconds_of(engine.warm_up)
+        seconds = seconds_of(partial(warm_up, engine))
         speed = frames_per_second(self._rig, engine, batch)
         key, what = name.replace(" ", "_"), f"speed, batch {batch}" + ("" if name == "other" else f", {name}")
         return plain(f"fps_{key}_{batch}", what, speed, "frames/s", f"{how}; warm-up {seconds:.0f} s")
@@ -205,6 +207,14 @@ def draw_all(engine: MuseTalkEngine, jobs: Sequence[MouthJob], batch: int) -> No
         drawing.crops()
         drawing = following
     drawing.crops()
+
+
+def warm_up(engine: MuseTalkEngine) -> None:
+    """Numbers that are not finite take as long as others, and random weights may give them: speed is measured all the same."""
+    try:
+        engine.warm_up()
+    except WeightsDamaged as error:
+        print(error.detail, file=sys.stderr)
 
 
 def fps(batch: int, what: str, value: float, how: str, *, reach: bool) -> Figure:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from gpuserver.domain import AvatarFrame, Bytes2D, FaceCrop, Floats, LatentFace, Listener, MouthJob
-from gpuserver.errors import DeviceLost
+from gpuserver.errors import DeviceLost, WeightsDamaged
 from gpuserver.musetalk.networks.inference import prepare_for_inference
 from gpuserver.musetalk.networks.unet import UNet
 from gpuserver.musetalk.networks.vae import Vae
@@ -24,6 +25,8 @@ from gpuserver.musetalk.neural.tuning import Tuning
 from gpuserver.musetalk.neural.whisper_ear import WhisperEar
 
 T = TypeVar("T")
+
+_NEUTRAL = np.zeros((8, 32, 32), np.float16)  # the latents of an average picture
 
 Paste = Callable[[Bytes2D, AvatarFrame, LatentFace], FaceCrop]
 
@@ -114,11 +117,16 @@ class MuseTalkEngine:
     def warm_up(self) -> None:
         """Once, before the first job: reserves memory, chooses kernels, hears silence.
 
-        Raises torch.OutOfMemoryError where the networks do not fit, and DeviceLost.
+        Raises torch.OutOfMemoryError where the networks do not fit, DeviceLost, and WeightsDamaged where they give no numbers: every
+        face would be left out otherwise, and nobody would know why.
         """
         self._painter.warm_up()
         self._ear.warm_up()
-        self.rest()
+        silence = self.rest()
+        if not np.isfinite(silence).all():
+            raise WeightsDamaged("What Whisper hears of silence is not finite: its weights are damaged.")
+        if not self._guarded(self._painter.begin([Order(_NEUTRAL, silence)])).usable.all():
+            raise WeightsDamaged("The face that UNet and VAE draw of silence is not finite: their weights are damaged.")
 
     def listener(self) -> Listener:
         return MuseTalkListener(self._ear)

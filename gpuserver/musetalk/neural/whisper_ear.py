@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -31,7 +31,10 @@ class _Question:
 
 
 class WhisperEar:
-    """Implements musetalk_listener.Ear. The encoder's own device and number type are used; on a GPU, a stream that goes before drawing."""
+    """Implements musetalk_listener.Ear. The encoder's own device and number type are used; on a GPU, a stream that goes before drawing.
+
+    It runs on one thread, whoever asks: cuBLAS and cuDNN keep handles, workspaces of 32 MB and chosen kernels for every thread.
+    """
 
     def __init__(self, encoder: WhisperEncoder):
         self._encoder = encoder
@@ -42,6 +45,7 @@ class WhisperEar:
             self._stream = torch.cuda.Stream(self._device, priority=-1)  # type: ignore[no-untyped-call]
         self._waiting: deque[_Question] = deque()  # bounded: every caller waits for its answer
         self._encoding = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "whisper")  # ends with this object
         self.out_of_memory = 0  # times that a batch had to be halved, or one window given up
 
     @property
@@ -62,7 +66,7 @@ class WhisperEar:
         """Run the largest batch and the smallest, so that memory and kernels are there. Raises DeviceLost, torch.OutOfMemoryError."""
         silence = np.zeros((MEL_BANDS, MEL_FRAMES), np.float32)
         for size in (MAX_BATCH, 1):
-            self._encode([_Question(silence, 0, 1) for _ in range(size)])
+            self._thread.submit(self._encode, [_Question(silence, 0, 1) for _ in range(size)]).result()
 
     def _answer(self, batch: list[_Question]) -> None:
         """Settles every future. Where there is too little memory for all at once, one half after the other."""
@@ -74,7 +78,7 @@ class WhisperEar:
     def _answered(self, batch: list[_Question]) -> bool:
         """False: there is too little memory for so many."""
         try:
-            answers = self._encode(batch)
+            answers = self._thread.submit(self._encode, batch).result()
         except torch.OutOfMemoryError as error:
             self.out_of_memory += 1
             if len(batch) > 1:

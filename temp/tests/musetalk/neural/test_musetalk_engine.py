@@ -10,7 +10,7 @@ import torch
 from fakes import fake_frame
 
 from gpuserver.domain import AvatarFrame, Box, Bytes2D, FaceCrop, Generation, LatentFace, MouthJob, PipelinedEngine, Speech
-from gpuserver.errors import DeviceLost
+from gpuserver.errors import DeviceLost, WeightsDamaged
 from gpuserver.musetalk.networks.whisper import WhisperConfig, WhisperEncoder
 from gpuserver.musetalk.neural.face_painter import Faces, Order
 from gpuserver.musetalk.neural.gpu_errors import translated
@@ -168,6 +168,25 @@ def test_errors_of_a_gpu_are_of_two_kinds(text: str, kind: type[Exception]) -> N
     with pytest.raises(kind) as caught, translated():
         raise RuntimeError(text)
     assert caught.type is kind
+
+
+class NumbPainter(FakePainter):
+    """Its networks give no numbers."""
+
+    def _paint(self, orders: Sequence[Order]) -> Faces:
+        return Faces(np.zeros((len(orders), 256, 256, 3), np.uint8), np.zeros(len(orders), np.bool_))
+
+
+def test_networks_that_draw_no_numbers_are_not_taken_for_good_ones(ear: WhisperEar) -> None:
+    with pytest.raises(WeightsDamaged, match="UNet and VAE"):
+        engine(NumbPainter(), ear).warm_up()
+
+
+def test_a_network_that_hears_no_numbers_is_not_taken_for_a_good_one() -> None:
+    whisper = random_weights(WhisperEncoder(WhisperConfig.tiny()))
+    whisper.layer_norm.weight[0] = torch.nan
+    with pytest.raises(WeightsDamaged, match="Whisper"):
+        engine(FakePainter(), WhisperEar(whisper)).warm_up()
 
 
 def test_it_warms_up_once_and_knows_its_rest(ear: WhisperEar) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Semaphore
+from threading import Event, Semaphore, get_ident
 
 import numpy as np
 import pytest
@@ -130,6 +130,18 @@ def test_a_lost_device_is_told_to_whoever_asked(encoder: WatchedEncoder) -> None
         ear.steps(mel(), 0, 5)
     encoder.failure = None
     assert len(ear.steps(mel(), 0, 5)) == 5
+
+
+def test_it_runs_on_one_thread_whoever_asks(encoder: WatchedEncoder) -> None:
+    threads: list[int] = []
+    encoder.register_forward_pre_hook(lambda *_: threads.append(get_ident()))
+    ear = WhisperEar(encoder)
+    ear.warm_up()
+    with ThreadPoolExecutor(3) as askers:
+        for asked in [askers.submit(ear.steps, mel(seed), 0, 5) for seed in range(3)]:
+            asked.result(10)
+    assert len(set(threads)) == 1
+    assert threads[0] != get_ident()
 
 
 def test_warming_up_runs_the_largest_batch_and_the_smallest(encoder: WatchedEncoder) -> None:
