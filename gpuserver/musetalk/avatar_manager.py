@@ -156,8 +156,8 @@ class AvatarManager:
         with video, writing_below(self._shelf.root):
             if os.fstat(video.fileno()).st_size == 0:
                 raise Unreadable("The video file is empty.")
-            self.check_new(avatar_id, replace=replace)
             with self._shelf.making(avatar_id) as folder:
+                self.check_new(avatar_id, replace=replace)  # in here: another creator may just have ended
                 job = PreparationRequest(
                     folder=folder,
                     avatar_id=avatar_id,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from gpuserver.config import Settings
-from gpuserver.errors import AvatarNotFound
+from gpuserver.errors import AvatarExists, AvatarNotFound
 from gpuserver.musetalk import avatar_manager
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.musetalk.avatars.avatar_profiles import AvatarProfiles
+from gpuserver.musetalk.avatars.avatar_shelf import AvatarShelf
 from gpuserver.musetalk.preparing.preparation import PreparationRequest
 from gpuserver.wire import AvatarInfo, AvatarProfile, QualityReport
 
@@ -75,3 +77,22 @@ def test_a_profile_comes_and_goes_with_its_avatar(manager: AvatarManager, settin
     assert list((settings.avatars_dir / ".state").iterdir()) == []
     with pytest.raises(AvatarNotFound):
         manager.delete("anna")
+
+
+def test_who_comes_second_does_not_change_what_is_said_of_the_first(
+    manager: AvatarManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first one ends just before the second one begins."""
+    making = AvatarShelf.making
+    video = tmp_path / "video"
+    video.write_bytes(b"x")
+
+    def after_the_first(shelf: AvatarShelf, avatar_id: str) -> AbstractContextManager[Path]:
+        monkeypatch.setattr(AvatarShelf, "making", making)
+        manager.create_from_file("anna", video, profile=SAID)
+        return making(shelf, avatar_id)
+
+    monkeypatch.setattr(AvatarShelf, "making", after_the_first)
+    with pytest.raises(AvatarExists):
+        manager.create_from_file("anna", video, profile=AvatarProfile(description="another"))
+    assert _said_of(manager, "anna") == SAID
