@@ -31,7 +31,7 @@ CONSENT_RETRANSMISSIONS = 1  # a check counts as unanswered after 1.5 s
 CONSENT_FAILURES = 6  # 30 s without consent end the connection, whatever else arrives (RFC 7675)
 SILENCE_SECONDS = 8.0  # a client from which nothing at all arrives for so long has vanished; browsers report once a second
 MOVED_SECONDS = 1.0  # silent for so long, the client may be where its newest check came from
-RELEASE_SECONDS = 0.7  # for a TURN server to take back an address; one that is not given back expires there
+RELEASE_SECONDS = 0.4  # for a TURN server to take back an address; one that is not given back expires there
 MAX_PAIRS = 100  # RFC 8445, section 6.1.2.5
 MAX_UNREAD = 1000  # datagrams that wait for DTLS
 
