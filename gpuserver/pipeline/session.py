@@ -15,8 +15,10 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 from gpuserver.domain import Avatar, Generation, Message, Stage, Voice
 from gpuserver.errors import GpuserverError, InvalidInput, SessionNotFound, TooManyWaiting
 from gpuserver.messages import ErrorEvent, Interrupted, Notice, ServerMessage, SessionLost
+from gpuserver.pipeline.audience import ARRIVAL_SECONDS, Audience
 from gpuserver.pipeline.conversation import Conversation
 from gpuserver.pipeline.delivery import Scene
+from gpuserver.pipeline.idle_time import IdleTime
 from gpuserver.pipeline.standing import Told
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.subscription import Subscription
@@ -29,7 +31,6 @@ log = structlog.get_logger(__name__)
 LINES_WAITING = 32  # clients of LiveTalking's API send an answer of theirs sentence by sentence
 SUBSCRIPTIONS = 16
 CLOSING_SECONDS = 2.0
-ARRIVAL_SECONDS = 5.0  # that a question waits for a peer on its way; ICE and DTLS take 0.1 to 2 s where they succeed
 SAID_ONCE = frozenset({"voice_fallback", "model_fallback"})  # notices that would repeat with every sentence
 NO_PICTURE = "No picture is connected, so the answer is text only."
 
@@ -64,12 +65,8 @@ class Session:
         self._request = request
         self._studio = studio
         self._tutors_model = settings.model
-        self._idle_limit = settings.idle_seconds
-        self._on_idle = on_idle
         self._conversation = Conversation(request.system_prompt, (Message(item.role, item.content) for item in request.history))
-        self._viewers = 0
-        self._viewers_expected = 0
-        self._expected_until = 0.0  # the loop's time
+        self._audience = Audience()
         self._turns = 0
         self._turn: Turn | None = None
         self._waiting: deque[Line] = deque()
@@ -79,8 +76,7 @@ class Session:
         self._told = Told()
         self._subscriptions: list[Subscription] = []
         self._loop = asyncio.get_running_loop()
-        self._last_sign_of_life = self._loop.time()
-        self._idle_timer = self._loop.call_later(self._idle_limit, self._check_idle)
+        self._idle = IdleTime(settings.idle_seconds, lambda: on_idle(self), lambda: self.speaking)
         self._director = self._loop.create_task(self._direct(), name=f"session {self.session_id}")
 
     # ------------------------------------------------------------ what the student does
@@ -112,28 +108,27 @@ class Session:
 
     def touch(self) -> None:
         """A sign of life: the idle time begins anew."""
-        self._last_sign_of_life = self._loop.time()
+        self._idle.touch()
 
     def expect_viewer(self) -> None:
         """A peer is on its way: for at most ARRIVAL_SECONDS, what is to be said waits for it."""
-        self._viewers_expected += 1
-        self._expected_until = self._loop.time() + ARRIVAL_SECONDS
+        self._audience.expect()
 
     def expect_viewer_no_longer(self) -> None:
         """The peer has arrived, and is attached, or it has given up."""
-        self._viewers_expected = max(0, self._viewers_expected - 1)
+        self._audience.expect_no_longer()
         self._change.set()
         self._end_what_nobody_hears()
 
     def attach(self) -> None:
         """A peer sees and hears the session now."""
-        self._viewers += 1
+        self._audience.attach()
         self.touch()
         self._change.set()
 
     def detach(self) -> None:
         """A peer is gone. If it was the last one and none is on its way, the running Turn ends: nobody hears it."""
-        self._viewers = max(0, self._viewers - 1)
+        self._audience.detach()
         self.touch()
         self._end_what_nobody_hears()
 
@@ -172,7 +167,7 @@ class Session:
     @property
     def connected(self) -> bool:
         """Whether a peer is attached."""
-        return self._viewers > 0
+        return self._audience.is_there
 
     @property
     def speaking(self) -> bool:
@@ -192,7 +187,7 @@ class Session:
             avatar_id=self.avatar_id,
             kb_id=self._request.kb_id,
             created_at=self.created_at,
-            idle_seconds=round(self._loop.time() - self._last_sign_of_life, 3),
+            idle_seconds=round(self._idle.seconds, 3),
             connected=self.connected,
             speaking=self.speaking,
         )
@@ -201,7 +196,7 @@ class Session:
         """End the Turn, tell the listeners why, let them go."""
         if not self._closed:
             self._closed = True
-            self._idle_timer.cancel()
+            self._idle.cancel()
             self._silence()
             self._change.set()
         _, stuck = await asyncio.wait([self._director], timeout=CLOSING_SECONDS)
@@ -238,7 +233,7 @@ class Session:
             self.publish(Interrupted(turn=self._waiting.popleft().generation.number, ms=0.0))
 
     def _end_what_nobody_hears(self) -> None:
-        if not self._viewers and not self._viewers_expected and self._turn is not None and self._turn.is_aloud:
+        if self._turn is not None and self._turn.is_aloud and not (self.connected or self._audience.is_awaited):
             self._silence()
 
     async def _direct(self) -> None:
@@ -271,8 +266,8 @@ class Session:
     async def _wait_for_viewer(self) -> None:
         """While a peer is on its way, the line stays in the queue, where it can be replaced and taken back."""
         try:
-            async with asyncio.timeout_at(self._expected_until):
-                while self._waiting and self._viewers_expected and not self._viewers:
+            async with asyncio.timeout_at(self._audience.expected_until):
+                while self._waiting and self._audience.is_awaited:
                     self._change.clear()
                     await self._change.wait()
         except TimeoutError:
@@ -302,13 +297,3 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionNotFound("The session has ended.")
-
-    def _check_idle(self) -> None:
-        """Called when the idle time may be over; a sign of life or a running Turn has moved it on."""
-        if self.speaking:
-            self.touch()
-        remaining = self._last_sign_of_life + self._idle_limit - self._loop.time()
-        if remaining > 0:
-            self._idle_timer = self._loop.call_later(remaining, self._check_idle)
-        else:
-            self._on_idle(self)

@@ -19,7 +19,8 @@ from gpuserver.messages import (
     TextComplete,
     TraceEvent,
 )
-from gpuserver.pipeline.session import ARRIVAL_SECONDS, LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
+from gpuserver.pipeline.audience import ARRIVAL_SECONDS
+from gpuserver.pipeline.session import LINES_WAITING, SUBSCRIPTIONS, Session, SessionSettings
 from gpuserver.pipeline.studio import Studio
 from gpuserver.pipeline.turn import Turn
 from gpuserver.wire import CreateSession, HistoryItem
