@@ -210,7 +210,7 @@ class IceConnection(Connection):
         return [*(host_candidate(*each, preference=65_535) for each in public), *visible]
 
     async def _relayed(self, relay: TurnRelay) -> Candidate | None:
-        made = await relay.candidate(lambda: RelayedProtocol(self), hide_own=self._network.policy is TransportPolicy.RELAY)
+        made = await relay.candidate(lambda: RelayedProtocol(self), only_way=self._network.policy is TransportPolicy.RELAY)
         if made is None:
             return None
         candidate, protocol = made

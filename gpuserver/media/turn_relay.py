@@ -13,6 +13,7 @@ from aioice import Candidate, stun
 from aioice.ice import StunProtocol, relayed_candidate
 
 TURN_SECONDS = 3.0  # three attempts at 0, 0.5 and 1.5 s; a server that is there answers within two round trips
+SILENT_SECONDS = 1.0  # for a server that has just been silent, so that not every session waits for it
 
 _REFUSALS = {
     400: "does not understand the request",
@@ -48,19 +49,23 @@ class TurnRelay:
         self.server = server
         self._trouble: str | None = None
         self._asked = False
+        self._silent = False
 
     def status(self) -> dict[str, object]:
         """For /health: how the newest attempt went."""
         status = "not asked yet" if not self._asked else "ok" if self._trouble is None else "failed"
         return {"server": str(self.server), "status": status, **({"reason": self._trouble} if self._trouble else {})}
 
-    async def candidate(self, protocol_factory: Callable[[], StunProtocol], *, hide_own: bool) -> tuple[Candidate, StunProtocol] | None:
-        """A relayed candidate of component 1, or None after TURN_SECONDS at most. hide_own: do not tell our own address with it."""
+    async def candidate(self, protocol_factory: Callable[[], StunProtocol], *, only_way: bool) -> tuple[Candidate, StunProtocol] | None:
+        """A relayed candidate of component 1, or None after TURN_SECONDS at most.
+
+        only_way: nothing but the relay may be used, so it is given all its time, and our own address is not told with its.
+        """
         try:
-            async with asyncio.timeout(TURN_SECONDS):
+            async with asyncio.timeout(SILENT_SECONDS if self._silent and not only_way else TURN_SECONDS):
                 made = await relayed_candidate(
                     component=1,
-                    hide_related_address=hide_own,
+                    hide_related_address=only_way,
                     protocol_factory=protocol_factory,
                     turn_server=(self.server.host, self.server.port),
                     turn_username=self.server.username,
@@ -69,8 +74,10 @@ class TurnRelay:
                     turn_transport=self.server.transport,
                 )
         except (OSError, stun.TransactionError) as error:
+            self._silent = is_silence(error)
             self._note(f"The TURN server {self.server} {reason_for(error)}.")
             return None
+        self._silent = False
         self._note(None)
         return made
 
@@ -92,6 +99,10 @@ def reason_for(error: OSError | stun.TransactionError) -> str:
         return f"has a certificate that is not trusted here ({error.verify_message}); SSL_CERT_FILE may name an authority of your own"
     if isinstance(error, socket.gaierror):
         return "has a name that cannot be found"
-    if isinstance(error, TimeoutError | stun.TransactionTimeout):
-        return f"does not answer within {TURN_SECONDS:.0f} s"
+    if is_silence(error):
+        return "does not answer in time"
     return f"cannot be used: {error}"
+
+
+def is_silence(error: OSError | stun.TransactionError) -> bool:
+    return isinstance(error, TimeoutError | stun.TransactionTimeout)

@@ -91,7 +91,7 @@ async def _browsers_relay(settings: Settings) -> Sequence[Finding]:
     holder = IceConnection(IceNetwork(AnyPort()), None, None)
     relay = TurnRelay(server)
     try:
-        made = await relay.candidate(lambda: RelayedProtocol(holder), hide_own=False)
+        made = await relay.candidate(lambda: RelayedProtocol(holder), only_way=False)
         if made is None:
             advice = "Seen from this machine; if only browsers can reach that address, ignore this. " + ADVICE
             return [failed(BROWSERS_RELAY, str(relay.status()["reason"]), advice, needed=False)]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aioice.ice import CandidatePair
+from aioice import Connection
+from aioice.ice import CandidatePair, StunProtocol
 from aiortc import RTCConfiguration, RTCIceServer
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from conftest import MakeSettings
 from receiver import Receiver
 from structlog.testing import capture_logs
 from turn_server import FIRST_RELAY_PORT, LAST_RELAY_PORT, PASSWORD, USERNAME, free_port, turn_server
+from virtual_time import in_virtual_time
 from watched_session import NothingLeft, WatchedSession, negotiation
 
 from gpuserver.config import Settings
@@ -23,7 +26,7 @@ from gpuserver.media.clock import LoopClock
 from gpuserver.media.encoding import Encoding
 from gpuserver.media.ice import ice_network
 from gpuserver.media.peers import Peers
-from gpuserver.media.turn_relay import TURN_SECONDS
+from gpuserver.media.turn_relay import SILENT_SECONDS, TURN_SECONDS
 from gpuserver.web.webrtc_config import webrtc_config
 
 
@@ -139,8 +142,22 @@ async def test_a_server_that_is_down_costs_a_known_time_and_the_session_works(
     async with peers_with(settings) as peers, Receiver() as receiver:
         await receiver.connect(negotiation(peers, WatchedSession()))
         await receiver.until(lambda: len(receiver.pictures) > 2)
-        assert "does not answer within" in str(turn_of(peers))
+        assert "does not answer in time" in str(turn_of(peers))
     assert TURN_SECONDS == ice_network(settings).gathering_seconds == 3.0
+
+
+@in_virtual_time
+async def test_only_the_first_session_waits_long_for_a_server_that_is_silent(make_settings: MakeSettings) -> None:
+    now, took = asyncio.get_running_loop().time, []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        relay = ice_network(make_settings(webrtc_turn_server=f"127.0.0.1:{silent.getsockname()[1]}")).relay
+        assert relay is not None
+        for only_way in (False, False, True):
+            began = now()
+            assert await relay.candidate(lambda: StunProtocol(Connection(ice_controlling=False)), only_way=only_way) is None
+            took.append(now() - began)
+    assert took == pytest.approx([TURN_SECONDS, SILENT_SECONDS, TURN_SECONDS])
 
 
 async def test_a_relay_that_is_down_is_an_error_where_nothing_else_is_allowed(
