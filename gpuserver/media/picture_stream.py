@@ -18,6 +18,7 @@ from gpuserver.media.picture_encoders import PictureEncoder, live_encoder
 from gpuserver.media.playout import PlayedFrame
 
 KEY_PAUSE_TICKS = 12  # 0.5 s: a browser that has lost a picture asks several times before the answer can have arrived
+KEY_AGAIN_TICKS = 25  # 1 s: who asks again so soon has not got the key frame
 JOIN_UNITS = 12  # 0.5 s of the loop: a connection that begins so soon after a key frame of the loop begins with that one
 
 
@@ -51,7 +52,7 @@ class PictureStream:
         self._encoder: PictureEncoder | None = None
         self._encoder_limit = 0
         self._key_wanted = False
-        self._last_key = -KEY_PAUSE_TICKS
+        self._last_key = -KEY_AGAIN_TICKS
         self._owed: deque[Unit] = deque()
         self._newest: int | None = None  # the newest tick that was sent
 
@@ -118,6 +119,8 @@ class PictureStream:
     async def _encode(self, played: PlayedFrame) -> Payloads:
         """A picture of its own. A new stretch, and a new bit rate, begin with a new encoder."""
         key = self._key_due(played.number)
+        if key and played.number - self._last_key < KEY_AGAIN_TICKS:
+            self._bitrate.note_lost_key_frame()
         limit = self._bitrate.limit
         if self._encoder is None or self._encoder_limit != limit:
             self._encoder = live_encoder(self._mime_type, self._avatar.width, self._avatar.height, limit)

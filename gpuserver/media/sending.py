@@ -26,14 +26,19 @@ from gpuserver.media.spreading import Spreading
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970, RFC 5905
 _PLACE = 0xA5C35A  # stands in a header where the time of sending goes
 HISTORY = 256  # packets that can be sent again: 2 s of pictures
+LEAST_ROUND_TRIP = 0.02  # seconds; the browser's reports tell the real one
 
 _PRIVATE = "_RTCRtpSender__"
 STARTED, EXITED = _PRIVATE + "rtp_started", _PRIVATE + "rtp_exited"  # events that RTCRtpSender.stop() waits for
 MID, EXTENSIONS, RTX_TYPE = _PRIVATE + "mid", _PRIVATE + "rtp_header_extensions_map", _PRIVATE + "rtx_payload_type"
 ENCODER = _PRIVATE + "encoder"  # whose target_bitrate is set to the browser's estimate
+ROUND_TRIP = _PRIVATE + "rtt"  # seconds; None before the first answer to a report
 LAST_REPORT, LAST_REPORT_TIME = _PRIVATE + "lsr", _PRIVATE + "lsr_time"  # how an answer to a report is recognised
 RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME = "_run_rtp", "_retransmit", "_send_rtcp", "_send_keyframe"
 NEGOTIATED_CODECS = "_codecs"
+
+_Sent = tuple[int, bytes, bytes, float]  # sequence number, header, payload, when it was sent again
+NOTHING_SENT: _Sent = (-1, b"", b"", 0.0)
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +85,7 @@ class Sending:
         self._origin = secrets.randbits(32)
         self._timestamp: int | None = None  # of the newest packet, without the origin: what the next report speaks of
         self._packets = self._octets = 0
-        self._history: dict[int, tuple[int, bytes, bytes]] = {}
+        self._history: dict[int, _Sent] = {}
         self._now = asyncio.get_running_loop().time
         self._spreading = Spreading(self._now)
         self._sent_again: deque[float] = deque([-math.inf] * HISTORY, HISTORY)  # when, the newest last
@@ -129,16 +134,22 @@ class Sending:
             for payload in group:
                 left -= 1
                 head = header.pack(self._sequence, marker=not left)
-                self._history[self._sequence % HISTORY] = (self._sequence, head, payload)
+                self._history[self._sequence % HISTORY] = (self._sequence, head, payload, -math.inf)
                 self._sequence = (self._sequence + 1) & 0xFFFF
                 await transport._send_rtp(head + payload)
                 self._octets += len(payload)
 
     async def _retransmit(self, sequence: int) -> None:
-        """The browser misses a packet (NACK). One of its packets can ask for thousands: no more than HISTORY are sent again in a second."""
-        known, head, payload = self._history.get(sequence % HISTORY, (-1, b"", b""))
-        if known == sequence and self._sent_again[0] <= self._now() - 1:
-            self._sent_again.append(self._now())
+        """The browser misses a packet (NACK). It asks again while the answer is on its way, and a slow link would carry little else.
+
+        One of its packets can ask for thousands: no more than HISTORY are sent again in a second.
+        """
+        now, slot = self._now(), sequence % HISTORY
+        known, head, payload, again_at = self._history.get(slot, NOTHING_SENT)
+        on_its_way = max(getattr(self._sender, ROUND_TRIP) or 0.0, LEAST_ROUND_TRIP)
+        if known == sequence and again_at <= now - on_its_way and self._sent_again[0] <= now - 1:
+            self._sent_again.append(now)
+            self._history[slot] = (known, head, payload, now)
             await self._sender.transport._send_rtp(self._retransmission.wrap(head, payload))
 
     async def _report(self, packets: list[AnyRtcpPacket]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 from dataclasses import dataclass
@@ -19,11 +20,16 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What happens to each datagram, either way. loss: 0..1. delay, jitter: seconds; jitter to either side, so that datagrams overtake."""
+    """What happens to each datagram, either way. loss: 0..1. delay, jitter: seconds; jitter to either side, so that datagrams overtake.
+
+    rate: bit/s towards the client. buffer: bytes that wait for that; what comes besides is lost.
+    """
 
     loss: float = 0.0
     delay: float = 0.0
     jitter: float = 0.0
+    rate: float = math.inf
+    buffer: int = 64_000
 
 
 class UdpRelay:
@@ -33,6 +39,7 @@ class UdpRelay:
         self.network = network
         self.cut = False
         self.carried = 0
+        self._free_at = 0.0  # when the link to the client has sent what it has taken
         self._random = random.Random(seed)
         self._loop = asyncio.get_running_loop()
         self._host = get_host_addresses(use_ipv4=True, use_ipv6=False)[0]
@@ -66,12 +73,17 @@ class UdpRelay:
         self._carry(self._to_server, data, self._server)
 
     def _from_server(self, data: bytes, _server: Address) -> None:
-        self._carry(self._to_client, data, self._client)
+        now = self._loop.time()
+        self._free_at = max(now, self._free_at)
+        if self._free_at > now and (self._free_at - now) * self.network.rate / 8 + len(data) > self.network.buffer:
+            return
+        self._free_at += len(data) * 8 / self.network.rate
+        self._carry(self._to_client, data, self._client, self._free_at - now)
 
-    def _carry(self, side: _Side, data: bytes, target: Address | None) -> None:
+    def _carry(self, side: _Side, data: bytes, target: Address | None, queued: float = 0.0) -> None:
         lost, late = self._random.random() < self.network.loss, self._random.uniform(-1, 1) * self.network.jitter
         if target is not None and not self.cut and not lost:
-            self._loop.call_later(max(0.0, self.network.delay + late), self._deliver, side, data, target)
+            self._loop.call_later(max(0.0, queued + self.network.delay + late), self._deliver, side, data, target)
 
     def _deliver(self, side: _Side, data: bytes, target: Address) -> None:
         if not self.cut and not side.transport.is_closing():

@@ -50,6 +50,7 @@ from gpuserver.media.sending import (
     MID,
     NTP_EPOCH,
     RETRANSMIT,
+    ROUND_TRIP,
     RTX_TYPE,
     RUN,
     SEND_KEY_FRAME,
@@ -149,7 +150,7 @@ async def test_a_sender_runs_the_loop_that_it_is_given_and_waits_for_its_end(rec
     async with answering(receiver) as connection:
         transceiver = video_of(connection)
         assert negotiated_codec(transceiver) == "video/VP8", "VP8 is no longer the first codec: preferred_codecs may be unnecessary"
-        for name in (STARTED, EXITED, MID, EXTENSIONS, RTX_TYPE, ENCODER, LAST_REPORT, LAST_REPORT_TIME):
+        for name in (STARTED, EXITED, MID, EXTENSIONS, RTX_TYPE, ENCODER, LAST_REPORT, LAST_REPORT_TIME, ROUND_TRIP):
             assert hasattr(transceiver.sender, name), f"RTCRtpSender has no {name} any more"
         for name in (RUN, RETRANSMIT, SEND_RTCP, SEND_KEY_FRAME):
             assert callable(getattr(transceiver.sender, name, None)), f"RTCRtpSender has no {name}() any more"

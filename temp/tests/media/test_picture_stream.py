@@ -201,12 +201,28 @@ async def test_a_lost_picture_is_answered_by_a_key_frame_but_not_by_one_for_each
     assert connection.worst < 3
 
 
+async def test_key_frames_that_do_not_arrive_become_smaller(connection: Connection) -> None:
+    for number in range(60):
+        connection.stream.want_key_frame()
+        await connection.tick(number, talking=True)
+    assert connection.keys == [0, *range(KEY_PAUSE_TICKS, 60, KEY_PAUSE_TICKS)]
+    assert connection.stream._bitrate.limit == LADDER[0]
+
+
+async def test_a_picture_that_is_lost_now_and_then_leaves_the_key_frames_as_they_are(connection: Connection) -> None:
+    for number in range(120):
+        if number % 40 == 39:
+            connection.stream.want_key_frame()
+        await connection.tick(number, talking=True)
+    assert connection.stream._bitrate.limit == LADDER[-1]
+
+
 async def test_a_network_that_cannot_carry_the_loop_gets_a_smaller_picture_instead(loops: IdleStreams) -> None:
     avatar = restless_avatar()
     await encoded_loop(loops, avatar, H264)
     connection = connect(loops, H264, avatar)
     connection.stream._bitrate.note_sent(100_000)
-    connection.stream.note_estimate(LADDER[0])
+    connection.stream.note_estimate(LADDER[0])  # a third of that
     for number in range(5):
         await connection.tick(number)
     assert connection.pool.encoded == 5
