@@ -7,14 +7,13 @@ import http.client
 import logging
 from collections.abc import Iterator
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from pydantic import ValidationError
 
 from gpuserver.cli_settings import read_settings
 from gpuserver.config import Settings
-from gpuserver.web.auth import INTERNAL_HEADER, internal_secret
+from gpuserver.running_media_server import ask
 from gpuserver.wire import Diagnosis
 
 ANSWER_SECONDS = 30.0  # every check has 15 s, and all run at once
@@ -31,16 +30,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 def of_running_server(settings: Settings) -> Diagnosis | None:
     """What the media server of this machine finds; None if none runs. Blocks for ANSWER_SECONDS at most."""
-    address = urlsplit(settings.media_url)
-    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", "/v1/diagnosis", headers={INTERNAL_HEADER: internal_secret(settings)})
-        answer = connection.getresponse()
-        return Diagnosis.model_validate_json(answer.read()) if answer.status == 200 else None
+        status, body = ask(settings, "/v1/diagnosis", ANSWER_SECONDS)
+        return Diagnosis.model_validate_json(body) if status == 200 else None
     except (OSError, http.client.HTTPException, ValidationError):
         return None
-    finally:
-        connection.close()
 
 
 def _examined(settings: Settings) -> Diagnosis:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import http.client
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from gpuserver.config import Settings
-from gpuserver.web.auth import INTERNAL_HEADER, internal_secret
+from gpuserver.running_media_server import ask
 from gpuserver.wire import SessionList
 
 ANSWER_SECONDS = 5.0
@@ -25,22 +24,17 @@ class Shown:
 
 def avatars_shown(settings: Settings) -> Shown:
     """Blocks for a few seconds at most."""
-    address = urlsplit(settings.media_url)
-    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", "/v1/sessions", headers={INTERNAL_HEADER: internal_secret(settings)})
-        answer = connection.getresponse()
-        if answer.status != 200:
-            return _unknown(f"it answers with status {answer.status}")
-        sessions = SessionList.model_validate_json(answer.read()).sessions
+        status, body = ask(settings, "/v1/sessions", ANSWER_SECONDS)
+        if status != 200:
+            return _unknown(f"it answers with status {status}")
+        sessions = SessionList.model_validate_json(body).sessions
     except ConnectionRefusedError:
         return Shown(frozenset(), f"No media server runs at {settings.media_url}, so no session shows an avatar.")
     except (OSError, http.client.HTTPException) as error:
         return _unknown(type(error).__name__)
     except ValidationError:
         return _unknown("it answers something else")
-    finally:
-        connection.close()
     shown = frozenset(session.avatar_id for session in sessions)
     return Shown(shown, f"Sessions at this moment: {len(sessions)}; the avatars that they show stay.")
 

@@ -202,6 +202,13 @@ async def test_a_media_server_that_does_not_tell_is_said_so(aiohttp_server: Aioh
     assert "cannot be asked which avatars are in use (it answers with status 401)" in shown.sentence
 
 
+def test_who_asks_what_is_shown_leaves_no_secret_behind(make_settings: MakeSettings, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    avatars_shown(make_settings(media_port=port))
+    assert list(tmp_path.rglob(".secret*")) == []
+
+
 def test_what_is_not_a_media_server_is_said_so(make_settings: MakeSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.listen(1)
