@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import tempfile
 import threading
@@ -131,7 +132,7 @@ class ServiceRig:
 
     def __init__(self, engine: FakeFaces | None = None, load: Load | None = None):
         self.engine = engine or FakeFaces()
-        self.lost: list[str] = []
+        self.lost: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._folder = tempfile.TemporaryDirectory(prefix="r")  # a socket's path has at most 107 bytes
         self.path = Path(self._folder.name) / "renderer-1.sock"
         self.listening = listen(self.path)
@@ -143,7 +144,7 @@ class ServiceRig:
     def start_again(self) -> None:
         """After end(): the service is that of a new process."""
         self._accepting = EndingSocket(fileno=os.dup(self.listening.fileno()))
-        self.service = RenderService(self._load, self.lost.append)
+        self.service = RenderService(self._load, self.lost.put)
         self._count_orders()
         self._serving = threading.Thread(target=self.service.serve, args=(self._accepting,))
         self._serving.start()

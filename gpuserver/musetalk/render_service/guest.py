@@ -104,7 +104,12 @@ class Guest:
         self._workshop.renderer.submit(job).add_done_callback(partial(self._painted, order.slot))
 
     def _painted(self, slot: int, face: Future[FaceCrop | None]) -> None:
-        """On the renderer's thread. The slot is free before the worker is told so."""
+        """On the renderer's thread. The slot is free before the worker is told so.
+
+        Nothing is said of a device that is lost: the process ends with it, and the worker finds another way for all that was on its way.
+        """
+        if not face.cancelled() and isinstance(face.exception(), DeviceLost):
+            return
         outcome = Outcome.STALE if face.cancelled() else self._put(slot, face)
         self._painting.discard(slot)
         self._tell(Painted(slot, outcome))
@@ -136,8 +141,8 @@ class Guest:
         except DeviceFull:
             outcome = Outcome.NOTHING
         except DeviceLost as error:
-            outcome = Outcome.FAILED
             self._workshop.on_lost(error.detail)
+            return
         except Exception:  # noqa: BLE001 - whatever it is, the worker is told so and goes on
             _log.exception("a sound was not heard")
             outcome = Outcome.FAILED

@@ -16,6 +16,8 @@ from gpuserver.musetalk.render_service.remote_engine import RemoteEngine
 from gpuserver.musetalk.render_service.slots import Layout, map_slots
 from gpuserver.musetalk.renderer import Device
 
+RETRY_SECONDS = 0.5  # after a process that has ended before it was of use: a fault of it is not to become a storm of attempts
+
 
 class RemoteDevice:
     """Implements engines.Returning: the device of one renderer process, as often as that is started."""
@@ -25,7 +27,7 @@ class RemoteDevice:
         self._lock = threading.Lock()
         self._channel: Channel | None = None  # of an attempt that waits
         self._client: RendererClient | None = None
-        self._closed = False
+        self._closing = threading.Event()
 
     def __call__(self) -> Sequence[Device]:
         """Waits until the process is there and has loaded its networks; one that ends meanwhile is started again and waited for.
@@ -34,18 +36,15 @@ class RemoteDevice:
         """
         while True:
             client = self._join()
-            if client is None:
-                continue
-            client.start()
-            try:
-                engine = RemoteEngine(client)
-            except DeviceLost:
+            engine = None if client is None else _engine(client)
+            if engine is None:
+                self._closing.wait(RETRY_SECONDS)
                 continue
             with self._lock:
                 self._client = client
-                if not self._closed:
+                if not self._closing.is_set():
                     return [Device(engine)]
-            client.close()
+            engine.close()
 
     @property
     def lost(self) -> bool:
@@ -53,8 +52,8 @@ class RemoteDevice:
 
     def close(self) -> None:
         """End the connection, or the attempt that waits for one; there will be no other."""
+        self._closing.set()
         with self._lock:
-            self._closed = True
             channel, client = self._channel, self._client
         if channel is not None:
             channel.end()
@@ -64,26 +63,24 @@ class RemoteDevice:
     def _join(self) -> RendererClient | None:
         """None: the process has ended before it answered."""
         channel = self._connect()
+        client: RendererClient | None = None
         try:
             channel.send(Join())
-            answer = channel.receive()
-            if isinstance(answer, Ready):
-                return _client(channel, Layout(answer.width, answer.paint_slots, answer.hear_slots))
+            client = _welcomed(channel, channel.receive())
         except ConnectionError:
-            answer = None
+            pass
         except ValueError as error:
-            channel.close()
             raise NoDevice(f"The renderer process is not understood: {error}.") from error
-        channel.close()
-        if answer is not None:
-            raise _refused(answer)
-        return None
+        finally:
+            if client is None:
+                channel.close()
+        return client
 
     def _connect(self) -> Channel:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel = Channel(connection, takes_descriptor=True)
         with self._lock:
-            if self._closed:
+            if self._closing.is_set():
                 channel.close()
                 raise NoDevice("The media server ends.")
             self._channel = channel
@@ -95,15 +92,30 @@ class RemoteDevice:
         return channel
 
 
-def _client(channel: Channel, layout: Layout) -> RendererClient:
-    descriptor = channel.take_descriptor()
+def _engine(client: RendererClient) -> RemoteEngine | None:
+    """None: the process has ended meanwhile. Raises DeviceFull."""
+    client.start()
     try:
-        return RendererClient(channel, layout, map_slots(layout, descriptor))
-    finally:
-        os.close(descriptor)
+        return RemoteEngine(client)
+    except DeviceLost:
+        return None
+    except BaseException:
+        client.close()
+        raise
 
 
-def _refused(answer: Message) -> NoDevice:
-    if isinstance(answer, Unusable):
-        return NoDevice(answer.reason, advice=answer.advice)
-    return NoDevice(f"The renderer process answers with {type(answer).__name__}.")
+def _welcomed(channel: Channel, answer: Message | None) -> RendererClient | None:
+    """Raises NoDevice, ValueError, OSError."""
+    match answer:
+        case None:
+            return None
+        case Ready():
+            layout = Layout(answer.width, answer.paint_slots, answer.hear_slots)
+            descriptor = channel.take_descriptor()
+            try:
+                return RendererClient(channel, layout, map_slots(layout, descriptor))
+            finally:
+                os.close(descriptor)
+        case Unusable():
+            raise NoDevice(answer.reason, advice=answer.advice)
+    raise ValueError(f"it answers with {type(answer).__name__}")

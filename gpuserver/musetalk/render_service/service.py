@@ -134,7 +134,12 @@ class RenderService:
             return
         ears = [painter.engine.ear for painter in self._painters]
         workshop = Workshop(self._renderer, self._hearing, itertools.cycle(ears), self._share_out, self._on_lost)
-        guest = Guest(channel, Layout(ears[0].width, PAINT_SLOTS, HEAR_SLOTS), workshop)
+        try:
+            guest = Guest(channel, Layout(ears[0].width, PAINT_SLOTS, HEAR_SLOTS), workshop)
+        except OSError as error:
+            _log.exception("a worker is not let in")
+            channel.send(Unusable(f"There is no memory to share with this worker: {error}.", ""))
+            return
         with self._lock:
             self._guests.add(guest)
         try:

@@ -207,11 +207,16 @@ def test_what_a_worker_that_has_gone_has_ordered_is_dropped(gated: ServiceRig) -
     one_visitor.close()
 
 
-def test_a_device_that_is_lost_is_said_once_and_its_jobs_fail(rig: ServiceRig) -> None:
+def test_a_device_that_is_lost_is_said_once_and_takes_its_process_and_the_jobs_with_it(rig: ServiceRig) -> None:
     engine = rig.join()
     rig.engine.lost = True
-    assert engine.submit(prepared_job(50)).exception(PATIENCE) is not None
-    assert rig.lost == ["The fake device fell off the bus."]
+    futures = [engine.submit(prepared_job(50)) for _ in range(3)]
+    assert rig.lost.get(timeout=PATIENCE) == "The fake device fell off the bus."
+    assert not any(future.done() for future in futures)
+    rig.end()
+    assert [type(future.exception(PATIENCE)) for future in futures] == [DeviceLost] * 3
+    assert rig.lost.empty()
+    rig.start_again()
 
 
 def test_what_cannot_be_loaded_is_told_to_every_worker_with_its_reason() -> None:
@@ -224,6 +229,20 @@ def test_what_cannot_be_loaded_is_told_to_every_worker_with_its_reason() -> None
             rig.join()
         assert (caught.value.detail, caught.value.advice) == ("torch sees no GPU.", "Buy one.")
     rig.close()
+
+
+def test_a_process_that_cannot_even_hear_silence_is_not_joined(rig: ServiceRig) -> None:
+    rig.engine.ear.error = MEMORY_FULL
+    with pytest.raises(DeviceFull):
+        rig.join()
+    rig.engine.ear.error = None
+    assert luma(rig.join().submit(prepared_job(80)))
+
+
+def test_who_answers_something_else_is_no_renderer(rig: ServiceRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.service, "_entertain", lambda channel: channel.send(Share(1.0)))
+    with pytest.raises(NoDevice, match="it answers with Share"):
+        rig.join()
 
 
 def test_workers_wait_until_the_networks_are_loaded_and_the_status_does_not() -> None:
