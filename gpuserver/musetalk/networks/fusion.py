@@ -38,7 +38,10 @@ class Fusion:
 
 
 class Fusible(nn.Module):
-    """A module that can do its work in either way."""
+    """A module that can do its work in either way.
+
+    What it computes of its weights for that is computed once and stays where it is: a recording of the network may read it.
+    """
 
     def fuse(self, fusion: Fusion) -> None:
         raise NotImplementedError

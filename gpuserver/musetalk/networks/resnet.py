@@ -40,7 +40,7 @@ class ResnetBlock(Fusible):
     """
 
     operations: Operations | None = None
-    last_bias: Tensor  # of both convolutions whose sum is the result; there once fuse() was called
+    last_bias: Tensor | None = None  # of both convolutions whose sum is the result
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int, eps: float, time_channels: int | None = None):
         super().__init__()
@@ -52,8 +52,8 @@ class ResnetBlock(Fusible):
         self.conv_shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, pixels: Tensor, time: Tensor | None = None) -> Tensor:
-        if self.operations is not None:
-            return self._fused(pixels, self.operations)
+        if self.operations is not None and self.last_bias is not None:
+            return self._fused(pixels, self.operations, self.last_bias)
         hidden: Tensor = self.conv1(self.norm1.activated(pixels))
         if self.time_emb_proj is not None and time is not None:
             hidden = hidden + self.time_emb_proj(functional.silu(time))[:, :, None, None]
@@ -65,14 +65,15 @@ class ResnetBlock(Fusible):
         if fusion.operations is not None and self.time_emb_proj is not None:
             raise ValueError("the time has to be folded first")
         self.operations = fusion.operations
-        self.last_bias = total_bias(self.conv2, self.conv_shortcut)
+        if fusion.operations is not None and self.last_bias is None:
+            self.last_bias = total_bias(self.conv2, self.conv_shortcut)
 
-    def _fused(self, pixels: Tensor, operations: Operations) -> Tensor:
+    def _fused(self, pixels: Tensor, operations: Operations, last_bias: Tensor) -> Tensor:
         """Biases are added by whatever reads the convolutions' results next."""
         hidden = convolved(self.conv1, self.norm1.activated(pixels))
         hidden = convolved(self.conv2, operations.norm(self.norm2, hidden, self.conv1.bias, activate=True))
         shortcut = pixels if self.conv_shortcut is None else convolved(self.conv_shortcut, pixels)
-        return operations.add(hidden, shortcut, self.last_bias)
+        return operations.add(hidden, shortcut, last_bias)
 
 
 class Downsampler(nn.Module):
@@ -97,13 +98,16 @@ class Upsampler(Fusible):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.is_fused = False
         self.transposed: Tensor | None = None
 
     def fuse(self, fusion: Fusion) -> None:
-        self.transposed = transposed(self.conv) if fusion.upsampling else None
+        self.is_fused = fusion.upsampling
+        if fusion.upsampling and self.transposed is None:
+            self.transposed = transposed(self.conv)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if self.transposed is not None:
+        if self.is_fused and self.transposed is not None:
             return functional.conv_transpose2d(pixels, self.transposed, self.conv.bias, stride=2, padding=1)
         larger: Tensor = self.conv(functional.interpolate(pixels, scale_factor=2.0, mode="nearest"))
         return larger

@@ -95,6 +95,19 @@ def test_a_transposed_convolution_repeats_and_convolves_up_to_the_edges(size: tu
     assert torch.equal(upsampler(picture), expected)
 
 
+def test_what_a_recording_reads_stays_where_it_is_whatever_is_tried_afterwards() -> None:
+    """A CUDA graph knows addresses; memory that is given back while it is replayed would be somebody else's."""
+    block = formula_weights(ResnetBlock(32, 32, groups=32, eps=1e-6), "block:")
+    upsampler = formula_weights(Upsampler(32), "upsampler:")
+    both = nn.Sequential(block, upsampler)
+    fuse(both, FUSIONS[2])
+    assert block.last_bias is not None and upsampler.transposed is not None
+    addresses = block.last_bias.data_ptr(), upsampler.transposed.data_ptr()
+    for fusion in (Fusion(), *FUSIONS):
+        fuse(both, fusion)
+        assert (block.last_bias.data_ptr(), upsampler.transposed.data_ptr()) == addresses
+
+
 @pytest.mark.parametrize("fusion", FUSIONS, ids=["norms", "upsampling", "both"])
 def test_the_faces_of_fused_networks_are_those_of_plain_ones(networks: tuple[UNet, Vae], fusion: Fusion) -> None:
     network = FaceNetwork(*networks)

@@ -10,7 +10,7 @@ import torch
 
 from gpuserver.musetalk.networks.fusion import Fusion, PlainOperations
 from gpuserver.musetalk.neural.recording import Recording
-from gpuserver.musetalk.neural.tuning import STEPS, Step, Tuning
+from gpuserver.musetalk.neural.tuning import STEPS, Step, Tuning, milliseconds
 
 OPERATIONS = PlainOperations()
 
@@ -148,6 +148,36 @@ def test_a_step_that_costs_the_device_ends_the_warm_up(workshop: FakeWorkshop) -
     workshop.device_lost = True
     with pytest.raises(RuntimeError, match="illegal memory access"):
         workshop.choose(("failing", failing(RuntimeError("CUDA error: an illegal memory access was encountered"))))
+
+
+class FakeEvent:
+    """Of a device that needs a millisecond for a launch, and twice as much in the first round."""
+
+    launches = 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+        self.at: float | None = None
+        self.is_over = False
+
+    def record(self) -> None:
+        self.at = FakeEvent.launches + min(FakeEvent.launches, 6)
+
+    def synchronize(self) -> None:
+        self.is_over = True
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        assert end.is_over and self.at is not None and end.at is not None
+        return end.at - self.at
+
+
+def test_the_time_of_a_launch_is_the_median_of_some_rounds(workshop: FakeWorkshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch() -> None:
+        FakeEvent.launches += 1
+
+    monkeypatch.setattr(FakeEvent, "launches", 0)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    assert milliseconds(replace(workshop.record(), launch=launch)) == 1.0
 
 
 def test_the_steps_of_the_product_lead_from_plain_to_all_of_them() -> None:
