@@ -233,6 +233,12 @@ async def test_health_is_503_while_the_lip_sync_service_does_not_answer(rig: Rig
         assert (answer.status_code, answer.json()["lipsync"]["status"]) == (503, "disconnected")
 
 
+async def test_a_speech_service_that_asks_for_a_key_is_there(rig: Rig) -> None:
+    rig.service.required = {"X-API-Key": "k" * 32}
+    tts = (await rig.client.get("/api/avatar/health")).json()["tts"]
+    assert (tts["status"], tts["message"]) == ("connected", "It answers, and asks for a key.")
+
+
 async def test_a_service_that_is_stopped_makes_health_503_by_itself(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
