@@ -23,9 +23,8 @@ from gpuserver.errors import Unreadable, VideoLimitExceeded
 VIDEO_FORMATS = "mov,mp4,m4a,matroska,webm,avi,gif"
 
 # AVColorSpace (libavutil/pixfmt.h): what a file says about its YUV matrix.
-_RGB, _BT709, _UNSPECIFIED = 0, 1, 2
 _MATRICES = {
-    _BT709: Colorspace.ITU709,
+    1: Colorspace.ITU709,
     5: Colorspace.ITU601,  # BT.470 B/G
     6: Colorspace.ITU601,  # SMPTE 170M
     7: Colorspace.SMPTE240M,

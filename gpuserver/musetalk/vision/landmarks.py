@@ -6,7 +6,6 @@ Left and right are those of the picture, not of the person. Indices: MediaPipe's
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuserver.domain import Floats
 
@@ -88,16 +87,3 @@ def turn(landmarks: Floats) -> float:
     along = np.array([np.cos(angle), np.sin(angle)])
     nose, left, right = (float(landmarks[i] @ along) for i in (NOSE_TIP, LEFT_CHEEK, RIGHT_CHEEK))
     return (2 * nose - left - right) / max(right - left, 1e-6)
-
-
-def similarity(source: Floats, target: Floats) -> NDArray[np.float64]:
-    """The 2x3 matrix of turning, scaling and shifting that best carries the points `source` [n, 2] onto `target` [n, 2].
-
-    Least squares in closed form (Umeyama 1991, in the complex plane).
-    """
-    p = source[:, 0] + 1j * source[:, 1].astype(np.complex128)
-    q = target[:, 0] + 1j * target[:, 1].astype(np.complex128)
-    p_mean, q_mean = p.mean(), q.mean()
-    factor = np.vdot(p - p_mean, q - q_mean) / max(float(np.vdot(p - p_mean, p - p_mean).real), 1e-12)
-    shift = q_mean - factor * p_mean
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])

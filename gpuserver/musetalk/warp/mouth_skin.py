@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -15,7 +16,6 @@ from gpuserver.musetalk.warp.mouth_row import MouthRow, lips_extents
 
 CRISP_WIDTH = 160  # pixels: up to this mouth width luma is interpolated cubically; pores of larger ones bear a linear one
 COARSE_WIDTH = 40  # pixels: from here on the grid's cells are about as large as every second pixel, and that is enough
-STILL = 1 / 64  # pixels: what moves less is not moved; OpenCV rounds to 1/32
 _FROM_GRID = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 Planes = tuple[Bytes2D, Bytes2D, Bytes2D]
@@ -84,7 +84,7 @@ class SkinMover:
 
     def _room(self, name: str, *shape: int) -> Floats:
         """An array to write into; its values are left over."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         memory = self._memory.get(name)
         if memory is None or memory.size < size:
             memory = self._memory[name] = np.empty(size, np.float32)

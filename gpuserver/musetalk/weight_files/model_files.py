@@ -6,7 +6,6 @@ all of BiSeNet), syncnet (training only), and the .json files (the networks' sha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -209,8 +208,3 @@ def describe_missing(base: Path | None, version: Version = Version.V15) -> str |
         return None
     files = ", ".join(f"{need.choices[0].path} ({need.name})" for need in missing)
     return f"Below {models_folder(base)} there is no {files}; `gpuserver models download` gets what is missing."
-
-
-def download_size(files: Sequence[ModelFile]) -> int:
-    """Bytes of these files together, as far as they are known."""
-    return sum(file.size or 0 for file in files)

@@ -92,10 +92,3 @@ def test_the_lips_are_closed_contours_without_repetition() -> None:
         assert all(0 <= index < points.COUNT for index in contour)
     assert set(points.OUTER_LIPS) == set(points.UPPER_OUTER_LIP) | set(points.LOWER_OUTER_LIP)
     assert not set(points.MOUTH_AREA) & set(points.INNER_LIPS)
-
-
-def test_a_similarity_is_recovered_from_points() -> None:
-    source = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
-    matrix = np.array([[1.2, -0.5, 7.0], [0.5, 1.2, -3.0]])
-    target = (source @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    assert points.similarity(source, target) == pytest.approx(matrix, abs=1e-4)
