@@ -24,6 +24,7 @@ from gpuserver.web.logs import configure_logging
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_AFTER_SECONDS = 2.5  # a clean shutdown takes less than 3 s
+START_SECONDS = 120.0  # until it serves, on the slowest disk
 SILENCE_SECONDS = 15.0  # without a sign of life of its event loop, as systemd's WatchdogSec: then a process hangs, and is ended
 ABORT_SECONDS = 1.0  # for a process that hangs to say where
 FIRST_SECONDS = 1.2  # of these: what the first server, the media server, has for itself
@@ -133,20 +134,29 @@ class Child:
         """Note when it serves; end it when it hangs."""
         loop = asyncio.get_running_loop()
         with suppress(ConnectionError):
-            if await loop.sock_recv(lifeline, len(READY)) != READY:
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    if await loop.sock_recv(lifeline, len(READY)) != READY:
+                        return  # it has ended
+            except TimeoutError:
+                log.error("process_does_not_start", process=self.name, seconds=START_SECONDS)
+                await self._abort(process)
                 return
             log.info("process_ready", process=self.name)
             self.serves = True
             self.ready.set()
-            if not await loop.sock_recv(lifeline, len(ALIVE)):
-                return  # it has ended
-            await _silence(lifeline)
-            self.serves = False
-            log.error("process_hangs", process=self.name, silent_seconds=SILENCE_SECONDS)
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGABRT)
-            await asyncio.sleep(ABORT_SECONDS)
-            self.kill()
+            if await loop.sock_recv(lifeline, len(ALIVE)):
+                await _silence(lifeline)
+                log.error("process_hangs", process=self.name, silent_seconds=SILENCE_SECONDS)
+                await self._abort(process)
+
+    async def _abort(self, process: asyncio.subprocess.Process) -> None:
+        """End it, and let it say where it hangs."""
+        self.serves = False
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGABRT)
+        await asyncio.sleep(ABORT_SECONDS)
+        self.kill()
 
 
 async def _silence(lifeline: socket.socket) -> None:

@@ -164,6 +164,13 @@ async def test_a_server_that_is_stopped_is_killed_and_started_again(tmp_path: Pa
         await fleet.pid("one", 1)
 
 
+async def test_a_server_that_hangs_before_it_serves_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuserver.unified_server.START_SECONDS", 0.1)
+    fleet = Fleet(tmp_path, one="import time; time.sleep(600)")
+    with pytest.raises(CannotStart, match=r"ended before it was ready \(exit code -6\)"):
+        await asyncio.wait_for(fleet.supervisor.run(fleet.greet), PATIENCE)
+
+
 async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, one=FAKE_SERVER, two=STUBBORN_SERVER)
     async with _running(fleet) as task:
