@@ -5,7 +5,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gpuserver.musetalk.networks.fusion import Fusible, Fusion, Operations, convolved, total_bias, transposed
+from gpuserver.musetalk.networks.fusion import (
+    Fusible,
+    Fusion,
+    Operations,
+    Upsampling,
+    convolved,
+    interleaved,
+    place,
+    total_bias,
+    transposed,
+)
 
 
 class GroupNorm(nn.GroupNorm, Fusible):
@@ -98,16 +108,24 @@ class Upsampler(Fusible):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.is_fused = False
-        self.transposed: Tensor | None = None
+        self.upsampling = Upsampling.REPEATED
+        self.weights: dict[Upsampling, Tensor] = {}  # computed of the convolution's own
 
     def fuse(self, fusion: Fusion) -> None:
-        self.is_fused = fusion.upsampling
-        if fusion.upsampling and self.transposed is None:
-            self.transposed = transposed(self.conv)
+        self.upsampling = fusion.upsampling
+        if self.upsampling in COMPUTED and self.upsampling not in self.weights:
+            self.weights[self.upsampling] = COMPUTED[self.upsampling](self.conv)
+
+    def forget(self) -> None:
+        self.weights = {way: weight for way, weight in self.weights.items() if way is self.upsampling}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if self.is_fused and self.transposed is not None:
-            return functional.conv_transpose2d(pixels, self.transposed, self.conv.bias, stride=2, padding=1)
+        if self.upsampling is Upsampling.TRANSPOSED:
+            return functional.conv_transpose2d(pixels, self.weights[self.upsampling], self.conv.bias, stride=2, padding=1)
+        if self.upsampling is Upsampling.INTERLEAVED and self.conv.bias is not None:
+            return place(functional.conv2d(pixels, self.weights[self.upsampling], padding=1), self.conv.bias)
         larger: Tensor = self.conv(functional.interpolate(pixels, scale_factor=2.0, mode="nearest"))
         return larger
+
+
+COMPUTED = {Upsampling.TRANSPOSED: transposed, Upsampling.INTERLEAVED: interleaved}

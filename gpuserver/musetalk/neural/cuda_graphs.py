@@ -120,3 +120,4 @@ class GraphPainter:
             self._recordings[bucket], self._trials = tuning.choose(
                 self._recordings[bucket], self._network.fuse, partial(self._recorder.record, self._paint, bucket)
             )
+        self._network.forget()

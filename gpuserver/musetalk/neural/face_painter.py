@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpuserver.domain import Floats
-from gpuserver.musetalk.networks.fusion import Fusion, fuse
+from gpuserver.musetalk.networks.fusion import Fusion, forget, fuse
 from gpuserver.musetalk.networks.inference import PictureDecoder, channels_last, to_bytes
 from gpuserver.musetalk.networks.unet import UNet
 from gpuserver.musetalk.networks.vae import Vae
@@ -83,6 +83,10 @@ class FaceNetwork(nn.Module):
     def fuse(self, fusion: Fusion) -> None:
         """Work so from now on."""
         fuse(self, fusion)
+
+    def forget(self) -> None:
+        """What was computed for other ways to work; no recording may use it any more."""
+        forget(self)
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gpuserver.musetalk.networks.fusion import Fusion, Operations, PlainOperations
+from gpuserver.musetalk.networks.fusion import Fusion, Operations, PlainOperations, Upsampling
 from gpuserver.musetalk.neural.gpu_errors import first_line
 from gpuserver.musetalk.neural.recording import Recording
 
@@ -90,7 +90,8 @@ PLAIN = "torch's own norms"
 STEPS: Sequence[tuple[str, Step]] = (
     ("norms by operations in the convolutions' layout", lambda best: replace(best, operations=PlainOperations())),
     ("norms by our Triton kernels", lambda best: replace(best, operations=triton_operations())),
-    ("upsampling as transposed convolutions", lambda best: replace(best, upsampling=True)),
+    ("upsampling as transposed convolutions", lambda best: replace(best, upsampling=Upsampling.TRANSPOSED)),
+    ("upsampling as interleaved convolutions", lambda best: replace(best, upsampling=Upsampling.INTERLEAVED)),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gpuserver.musetalk.networks.fusion import Fusion, Operations, PlainOperations, fuse
+from gpuserver.musetalk.networks.fusion import Fusion, Operations, PlainOperations, Upsampling, forget, fuse
 from gpuserver.musetalk.networks.inference import prepare_for_inference
 from gpuserver.musetalk.networks.resnet import GroupNorm, ResnetBlock, Upsampler
 from gpuserver.musetalk.networks.unet import UNet, UNetConfig
@@ -17,7 +17,8 @@ from gpuserver.musetalk.networks.vae import Vae, VaeConfig
 from gpuserver.musetalk.neural.face_painter import FaceNetwork
 from gpuserver.musetalk.weight_files.made_up_weights import formula_weights
 
-FUSIONS = [Fusion(PlainOperations()), Fusion(upsampling=True), Fusion(PlainOperations(), upsampling=True)]
+WAYS = [Upsampling.TRANSPOSED, Upsampling.INTERLEAVED]
+FUSIONS = [Fusion(PlainOperations()), *(Fusion(PlainOperations(), way) for way in WAYS)]
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +85,13 @@ def test_a_residual_block_is_the_same_fused(widths: tuple[int, int]) -> None:
     assert off(block(picture), expected) < 1e-5
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size", [(1, 1), (5, 8)])
-def test_a_transposed_convolution_repeats_and_convolves_up_to_the_edges(size: tuple[int, int]) -> None:
+def test_one_convolution_repeats_and_convolves_up_to_the_edges(size: tuple[int, int], way: Upsampling) -> None:
     upsampler = formula_weights(Upsampler(32), "upsampler:")
     picture = pixels(2, 32, *size)
     expected = upsampler(picture)
-    fuse(upsampler, Fusion(upsampling=True))
+    fuse(upsampler, Fusion(upsampling=way))
     assert off(upsampler(picture), expected) < 1e-5
     fuse(upsampler, Fusion())
     assert torch.equal(upsampler(picture), expected)
@@ -100,15 +102,24 @@ def test_what_a_recording_reads_stays_where_it_is_whatever_is_tried_afterwards()
     block = formula_weights(ResnetBlock(32, 32, groups=32, eps=1e-6), "block:")
     upsampler = formula_weights(Upsampler(32), "upsampler:")
     both = nn.Sequential(block, upsampler)
-    fuse(both, FUSIONS[2])
-    assert block.last_bias is not None and upsampler.transposed is not None
-    addresses = block.last_bias.data_ptr(), upsampler.transposed.data_ptr()
+    fuse(both, FUSIONS[1])
+    assert block.last_bias is not None
+    addresses = block.last_bias.data_ptr(), upsampler.weights[Upsampling.TRANSPOSED].data_ptr()
     for fusion in (Fusion(), *FUSIONS):
         fuse(both, fusion)
-        assert (block.last_bias.data_ptr(), upsampler.transposed.data_ptr()) == addresses
+        assert (block.last_bias.data_ptr(), upsampler.weights[Upsampling.TRANSPOSED].data_ptr()) == addresses
 
 
-@pytest.mark.parametrize("fusion", FUSIONS, ids=["norms", "upsampling", "both"])
+def test_weights_of_ways_that_were_not_chosen_are_given_back() -> None:
+    upsampler = formula_weights(Upsampler(32), "upsampler:")
+    for way in WAYS:
+        fuse(upsampler, Fusion(upsampling=way))
+    fuse(upsampler, Fusion(upsampling=Upsampling.TRANSPOSED))
+    forget(upsampler)
+    assert list(upsampler.weights) == [Upsampling.TRANSPOSED]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS, ids=["norms", "transposed", "interleaved"])
 def test_the_faces_of_fused_networks_are_those_of_plain_ones(networks: tuple[UNet, Vae], fusion: Fusion) -> None:
     network = FaceNetwork(*networks)
     latents, rows = numbers(1, 8, 32, 32), numbers(1, 50, 64, seed=1)

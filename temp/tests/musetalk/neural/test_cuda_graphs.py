@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpuserver.errors import DeviceLost
-from gpuserver.musetalk.networks.fusion import Fusion
+from gpuserver.musetalk.networks.fusion import Fusion, Upsampling
 from gpuserver.musetalk.neural.cuda_graphs import GraphPainter
 from gpuserver.musetalk.neural.face_painter import FaceNetwork, Order
 from gpuserver.musetalk.neural.tuning import Tuning
@@ -34,9 +34,13 @@ class FakeNetwork:
         self.refusal: RuntimeError = torch.OutOfMemoryError("no memory")
         self.last: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self.fusion = Fusion()
+        self.forgot = False
 
     def fuse(self, fusion: Fusion) -> None:
         self.fusion = fusion
+
+    def forget(self) -> None:
+        self.forgot = True
 
     def __call__(self, latents: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         if len(rows) > self.room:
@@ -213,9 +217,10 @@ def test_a_device_that_is_lost_while_recording_is_not_used_one_by_one(cuda: Fake
 def test_all_batch_sizes_are_drawn_in_the_way_that_the_largest_one_chose(cuda: FakeCuda, network: FakeNetwork) -> None:
     network.room = 4
     times = iter([10.0, 4.0])
-    tuning = Tuning([("transposed", lambda best: replace(best, upsampling=True))], lambda recording: next(times))
+    tuning = Tuning([("transposed", lambda best: replace(best, upsampling=Upsampling.TRANSPOSED))], lambda recording: next(times))
     painter = GraphPainter(cast(FaceNetwork, network), [1, 2, 4, 8], tuning=tuning)
     painter.warm_up()
-    assert network.fusion == Fusion(upsampling=True)
+    assert network.fusion == Fusion(upsampling=Upsampling.TRANSPOSED)
+    assert network.forgot
     assert painter.remarks == ["torch's own norms: 10.00 ms for 4 faces", "transposed: 4.00 ms for 4 faces, chosen"]
     assert painter.begin(orders(5, 6))().pictures[:, 0, 0, 0].tolist() == [5, 6]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gpuserver.musetalk.networks.fusion import Fusion, PlainOperations
+from gpuserver.musetalk.networks.fusion import Fusion, PlainOperations, Upsampling
 from gpuserver.musetalk.neural.recording import Recording
 from gpuserver.musetalk.neural.tuning import STEPS, Step, Tuning, milliseconds
 
@@ -28,7 +28,7 @@ class FakeWorkshop:
 
     @property
     def way(self) -> tuple[bool, bool]:
-        return self.fusion.operations is not None, self.fusion.upsampling
+        return self.fusion.operations is not None, self.fusion.upsampling is not Upsampling.REPEATED
 
     def fuse(self, fusion: Fusion) -> None:
         self.fusion = fusion
@@ -58,7 +58,7 @@ class FakeWorkshop:
 
 
 JOINED: tuple[str, Step] = ("joined", lambda best: replace(best, operations=OPERATIONS))
-TRANSPOSED: tuple[str, Step] = ("transposed", lambda best: replace(best, upsampling=True))
+TRANSPOSED: tuple[str, Step] = ("transposed", lambda best: replace(best, upsampling=Upsampling.TRANSPOSED))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def workshop() -> FakeWorkshop:
 
 def test_every_step_that_is_faster_is_kept(workshop: FakeWorkshop) -> None:
     _, said = workshop.choose(JOINED, TRANSPOSED)
-    assert workshop.fusion == Fusion(OPERATIONS, upsampling=True)
+    assert workshop.fusion == Fusion(OPERATIONS, upsampling=Upsampling.TRANSPOSED)
     assert said == ["torch's own norms: 20.00 ms for 2 faces", "joined: 15.00 ms for 2 faces", "transposed: 12.00 ms for 2 faces, chosen"]
 
 
@@ -85,7 +85,7 @@ def test_a_step_that_is_slower_is_undone(workshop: FakeWorkshop) -> None:
 def test_the_next_step_is_tried_on_top_of_the_best_one(workshop: FakeWorkshop) -> None:
     workshop.milliseconds[True, False] = 30.0
     workshop.choose(JOINED, TRANSPOSED)
-    assert workshop.fusion == Fusion(upsampling=True)
+    assert workshop.fusion == Fusion(upsampling=Upsampling.TRANSPOSED)
 
 
 def test_a_step_that_draws_other_pictures_is_not_used_however_fast(workshop: FakeWorkshop) -> None:
@@ -130,14 +130,14 @@ def failing(error: Exception) -> Step:
 )
 def test_whatever_a_step_fails_with_the_next_one_is_tried(workshop: FakeWorkshop, error: Exception) -> None:
     _, said = workshop.choose(("failing", failing(error)), TRANSPOSED)
-    assert workshop.fusion == Fusion(upsampling=True)
+    assert workshop.fusion == Fusion(upsampling=Upsampling.TRANSPOSED)
     assert said[1] == f"failing: not used, {type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def test_a_step_that_cannot_be_recorded_is_not_used(workshop: FakeWorkshop) -> None:
     def unrecorded(best: Fusion) -> Fusion:
         workshop.refusal = "operation not permitted when stream is capturing"
-        return replace(best, upsampling=True)
+        return replace(best, upsampling=Upsampling.TRANSPOSED)
 
     _, said = workshop.choose(("unrecorded", unrecorded))
     assert workshop.fusion == Fusion()
@@ -187,4 +187,4 @@ def test_the_steps_of_the_product_lead_from_plain_to_all_of_them() -> None:
     for step in steps:
         fusion = step(fusion)
     assert type(fusion.operations).__name__ == "TritonOperations"
-    assert fusion.upsampling
+    assert fusion.upsampling is Upsampling.INTERLEAVED
