@@ -19,6 +19,7 @@ from gpuserver.wire import SessionInfo, SessionList
 
 FULL_RETRY_SECONDS = 10
 COUNT_SECONDS = 2.0  # for a worker to list its sessions
+SILENT_COUNT_SECONDS = 0.5  # for one that did not do so the last time, where a new session waits for it
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class Placement:
         self._fleet = fleet
         self._most = most_sessions
         self._counting = asyncio.Lock()
+        self._silent: set[int] = set()  # numbers of workers that did not list their sessions in time
         self._on_their_way: dict[str, int] = {}  # names that have been given out, and the workers that are making these sessions
 
     async def create(self, request: web.Request, body: bytes) -> WorkerAnswer:
@@ -54,7 +56,7 @@ class Placement:
 
     async def sessions(self) -> list[SessionInfo]:
         """Of all workers, the oldest first. Raises Unavailable where one that runs cannot be asked."""
-        listed = await self._listed()
+        listed = await self._listed(patient=True)
         silent = [worker.number for worker in self._fleet.serving if worker.number not in listed]
         if silent:
             raise Unavailable(f"Media worker {silent[0]} does not list its sessions.", retry_after=RETRY_AFTER_SECONDS)
@@ -95,28 +97,29 @@ class Placement:
     async def _names(self) -> Mapping[int, set[str]]:
         """By worker, the sessions that are there or on their way. Nothing is reserved meanwhile."""
         before = dict(self._on_their_way)
-        listed = await self._listed()
+        listed = await self._listed(patient=False)
         names = {number: {info.session_id for info in infos} for number, infos in listed.items()}
         for session_id, number in before.items():
             if number in names:
                 names[number].add(session_id)
         return names
 
-    async def _listed(self) -> dict[int, list[SessionInfo]]:
+    async def _listed(self, *, patient: bool) -> dict[int, list[SessionInfo]]:
         """Those of each worker that answers."""
         serving = self._fleet.serving
-        answers = await asyncio.gather(*(_list(worker) for worker in serving))
+        answers = await asyncio.gather(*(self._list(worker, patient=patient) for worker in serving))
         return {worker.number: infos for worker, infos in zip(serving, answers, strict=True) if infos is not None}
 
-
-async def _list(worker: Worker) -> list[SessionInfo] | None:
-    """The worker's sessions; none where it has ended, None where it does not say."""
-    try:
-        async with asyncio.timeout(COUNT_SECONDS):
-            answer = await worker.client.ask("GET", "/v1/sessions")
-    except WorkerGone:
-        return []
-    except (TimeoutError, Unavailable):
-        log.warning("worker_silent", worker=worker.number)
-        return None
-    return SessionList.model_validate_json(answer.body).sessions if answer.status == 200 else None
+    async def _list(self, worker: Worker, *, patient: bool) -> list[SessionInfo] | None:
+        """The worker's sessions; none where it has ended, None where it does not say."""
+        try:
+            async with asyncio.timeout(COUNT_SECONDS if patient or worker.number not in self._silent else SILENT_COUNT_SECONDS):
+                answer = await worker.client.ask("GET", "/v1/sessions")
+        except WorkerGone:
+            return []
+        except (TimeoutError, Unavailable):
+            log.warning("worker_silent", worker=worker.number)
+            self._silent.add(worker.number)
+            return None
+        self._silent.discard(worker.number)
+        return SessionList.model_validate_json(answer.body).sessions if answer.status == 200 else None

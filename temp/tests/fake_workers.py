@@ -70,7 +70,10 @@ class Seen:
 
 @dataclass(eq=False)
 class FakeWorker:
-    """Makes sessions as soon as `may_create` is set; answers everything else with its number. components: of /health."""
+    """Makes sessions as soon as `may_create` is set, lists them as soon as `may_list` is; answers everything else with its number.
+
+    components: of /health.
+    """
 
     number: int
     process: FakeProcess = field(default_factory=FakeProcess)
@@ -78,10 +81,12 @@ class FakeWorker:
     sessions: dict[str, SessionInfo] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     may_create: asyncio.Event = field(default_factory=asyncio.Event)
+    may_list: asyncio.Event = field(default_factory=asyncio.Event)
     runner: web.AppRunner | None = None
 
     async def start(self, socket: Path) -> None:
         self.may_create.set()
+        self.may_list.set()
         app = web.Application(middlewares=[problem_middleware])
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -143,6 +148,7 @@ class FakeWorker:
 
     async def _list(self, request: web.Request) -> web.Response:
         require_internal(request, SECRET)
+        await self.may_list.wait()
         return web.json_response(text=SessionList(total=len(self.sessions), sessions=list(self.sessions.values())).model_dump_json())
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from aiohttp import WSMsgType
 from conftest import MakeSettings
 from fake_workers import INTERNAL, SECRET, TOKEN
 
+from gpuserver.media_router import placement
 from gpuserver.musetalk.avatar_manager import AvatarManager
 from gpuserver.session_names import new_number, new_session_id, worker_of_id, worker_of_number
 from gpuserver.web.auth import INTERNAL_HEADER
@@ -159,6 +160,16 @@ async def test_a_worker_that_dies_takes_its_own_sessions_only(rig: Rig, noticed:
     assert worker_of_id((await rig.create())["session_id"]) == 2
     listed = await (await rig.client.get("/v1/sessions", headers=INTERNAL)).json()
     assert listed["total"] == 2
+
+
+async def test_not_every_new_session_waits_long_for_a_worker_that_is_silent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "COUNT_SECONDS", 0.05)
+    rig.workers[0].may_list.clear()
+    assert worker_of_id((await rig.create())["session_id"]) == 2
+    monkeypatch.setattr(placement, "COUNT_SECONDS", 3600.0)
+    assert worker_of_id((await rig.create())["session_id"]) == 2
+    rig.workers[0].may_list.set()
+    assert worker_of_id((await rig.create())["session_id"]) == 1
 
 
 _UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
