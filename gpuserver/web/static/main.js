@@ -26,7 +26,11 @@ const sheet = new UploadSheet({
     await gallery.refresh();
     gallery.say(t("gallery.added", { name: id }));
   },
-  onCall: (id) => call(gallery.get(id)),
+  onCall: async (id) => {
+    if (!gallery.get(id)) await gallery.refresh(); // made just now
+    const avatar = gallery.get(id);
+    if (avatar) await call(avatar);
+  },
 });
 
 const settings = new Settings();

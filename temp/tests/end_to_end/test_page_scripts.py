@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,11 +52,17 @@ CALL = """async () => {
 }"""
 
 
+AVATAR = {"avatar_id": "anna", "created_at": "2026-01-01T00:00:00Z", "width": 64, "height": 64, "seconds": 1.0, "mock": False}
+MADE = {"state": "done", "stage": "done", "progress": 1, "report": None}
+
+
 def _answer(route: Route) -> None:
     """The scripts from the package; an API that has one session."""
-    name = route.request.url.removeprefix(f"{SITE}/")
+    name = route.request.url.removeprefix(f"{SITE}/").removeprefix("static/")
     if name.startswith("v1/"):
         route.fulfill(json=SESSION)
+    elif name == "page":
+        route.fulfill(path=FOLDER / "index.html", content_type="text/html")
     elif (FOLDER / name).is_file():
         route.fulfill(path=FOLDER / name, content_type=CONTENT_TYPES[Path(name).suffix])
     else:
@@ -128,3 +135,18 @@ def test_that_media_do_not_get_through_is_said_once_until_they_have(page: Page) 
     assert page.evaluate("told.filter((name) => name === 'unreachable').length") == 1
     page.evaluate("peers[2].become('failed')")
     assert page.evaluate("told.filter((name) => name === 'unreachable').length") == 2
+
+
+def test_a_new_face_can_be_called_although_the_gallery_has_not_heard_of_it(page: Page) -> None:
+    lists = iter([{"json": {"avatars": []}}, {"status": 503, "json": {}}])
+    page.route("**/v1/avatars?detail=true", lambda route: route.fulfill(**next(lists, {"json": {"avatars": [AVATAR]}})))
+    page.route("**/v1/avatars/upload", lambda route: route.fulfill(status=202, json={"job_id": "j"}))
+    told = f"event: job\ndata: {json.dumps(MADE)}\n\n"
+    page.route("**/v1/jobs/j/events", lambda route: route.fulfill(body=told, content_type="text/event-stream"))
+    page.goto(f"{SITE}/page")
+    page.click("#add")
+    page.set_input_files("#upload-file", {"name": "anna.mp4", "mimeType": "video/mp4", "buffer": b"x"})
+    page.click("#upload-send")
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/sessions")) as asked:
+        page.click("#upload-call")
+    assert (asked.value.post_data_json or {})["avatar_id"] == "anna"
