@@ -57,7 +57,7 @@ def management(supervised: Supervised = False) -> None:
     on_ready = _on_ready(supervised)
     from gpuserver import management_api
 
-    management_api.main(read_settings(), on_ready=on_ready)
+    management_api.main(read_settings(quiet=supervised), on_ready=on_ready)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def media(
     """Start the media server alone, in the Python of MUSETALK_CONDA_ENV if it is set and can do it; MEDIA_WORKERS processes of it."""
     from gpuserver.interpreter import OWN, choose_interpreter, take_over
 
-    settings = read_settings()
+    settings = read_settings(quiet=supervised or chosen)
     interpreter = OWN if chosen else choose_interpreter(settings.musetalk_conda_env)
     take_over(interpreter, ["media", "--chosen-python", *(["--supervised"] if supervised else [])])
     on_ready = _on_ready(supervised)
@@ -93,7 +93,7 @@ def renderer(listening: Annotated[int, typer.Option(help="File descriptor of a s
     from gpuserver.media_router import renderer_process
     from gpuserver.web.lifeline import Lifeline
 
-    renderer_process.main(read_settings(), listening, on_ready=Lifeline().ready)
+    renderer_process.main(read_settings(quiet=True), listening, on_ready=Lifeline().ready)
 
 
 @app.command()
@@ -122,7 +122,7 @@ def gateway(
         return
     from gpuserver.gateway import server
 
-    server.main(read_settings(), share_port=share_port, on_ready=on_ready)
+    server.main(read_settings(quiet=supervised), share_port=share_port, on_ready=on_ready)
 
 
 @app.command()

@@ -217,6 +217,6 @@ def explain(error: ValidationError) -> str:
     """One plain line per wrong setting, without the values (they may be secrets)."""
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(item["loc"][0]).upper() if item["loc"] else "settings"
-        lines.append(f"{name}: {item['msg']}")
+        said = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{str(item['loc'][0]).upper()}: {said}" if item["loc"] else said)
     return "\n".join(lines)

@@ -38,6 +38,23 @@ def test_wrong_settings_are_plain_lines_and_exit_code_2(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in result.stderr.splitlines()[1:]] == ["MANAGEMENT_API_PORT", "LLM"]
 
 
+def test_names_that_look_misspelt_are_told(tmp_path: Path) -> None:
+    names = ["MEDIA_PRT", "UDP_PORT", "Tutor_1_LLM_MODL", "DATABASE_URL", "HF_ENDPOINT", "max_sessions", "TUTOR_a_LLM_MODEL"]
+    (tmp_path / ".env").write_text("".join(f"{name}=7\n" for name in names))
+    result = _run(tmp_path, "avatars", "list")
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        ".env: MEDIA_PRT is no setting and has no effect. Is MEDIA_PORT meant?",
+        ".env: UDP_PORT is no setting and has no effect. Is WEBRTC_UDP_PORT meant?",
+    ]
+
+
+def test_a_settings_file_in_another_encoding_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MAX_SESSIONS=3\n", encoding="utf-16")
+    result = _run(tmp_path, "avatars", "list")
+    assert (result.returncode, result.stderr) == (2, ".env is not UTF-8 text. Save it as UTF-8.\n")
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [("serve", "MANAGEMENT_API_HOST"), ("management", "MANAGEMENT_API_HOST"), ("serve", "MEDIA_HOST"), ("media", "MEDIA_HOST")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_a_wrong_setting_is_named_without_its_value(name: str, value: str) -> No
 @pytest.mark.parametrize("url", ["http://gpu-box:8615", "http://lip_sync_1:8615", "http://[::1]:8615", "https://school.example.org/lips"])
 def test_services_are_found_by_any_name_that_networks_give_them(url: str) -> None:
     assert Settings(_env_file=None, lipsync_service_url=url).lipsync_url == url
+
+
+@pytest.mark.parametrize("values", [{"webrtc_port_min": 5000}, {"media_port": 9000}])
+def test_settings_that_do_not_fit_together_are_said_so_in_a_plain_sentence(values: dict[str, int]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(_env_file=None, **values)  # type: ignore[arg-type]
+    assert re.match(r"(WEBRTC_PORT_MIN|MANAGEMENT_API_PORT) and \w+ (belong together|must differ)", explain(caught.value))
 
 
 def test_a_wrong_secret_is_not_repeated() -> None:
