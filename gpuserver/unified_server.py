@@ -109,13 +109,17 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=theirs.fileno(),
-                env=self._environment,
-                pass_fds=self._descriptors,
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which passes it on once
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=theirs.fileno(),
+                    env=self._environment,
+                    pass_fds=self._descriptors,
+                    start_new_session=True,  # Ctrl-C reaches the supervisor alone, which passes it on once
+                )
+            except OSError as error:  # no memory or no process id is free now: as if it had ended at once
+                log.error("process_not_started", process=self.name, reason=error.strerror)
+                return os.EX_OSERR
             theirs.close()
             self._process = process
             if self._stopping.is_set():

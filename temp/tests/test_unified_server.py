@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -55,6 +57,30 @@ def test_back_off_doubles_to_ten_seconds_and_begins_again_after_a_healthy_while(
     assert [back_off.after(uptime=1.0) for _ in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert back_off.after(uptime=31.0) == 0.5
     assert back_off.after(uptime=1.0) == 1.0
+
+
+async def test_a_process_that_cannot_be_started_for_lack_of_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, starts = asyncio.create_subprocess_exec, 0
+
+    async def start_but_for_the_second_time(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal starts
+        starts += 1
+        if starts == 2:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_but_for_the_second_time)
+    monkeypatch.setattr(BackOff, "FIRST_SECONDS", 0.01)
+    child = Child("media", [sys.executable, "-S", "-c", "import os, time; os.write(0, b'ready\\n'); time.sleep(600)"], os.environ)
+    running = asyncio.create_task(child.run())
+    async with asyncio.timeout(PATIENCE):
+        for count in (1, 3):
+            while not (child.serves and starts == count):
+                assert not running.done()
+                await asyncio.sleep(0.01)
+            child.kill()
+        child.stay_down()
+        await running
 
 
 def test_shortcomings_are_the_components_own_sentences() -> None:

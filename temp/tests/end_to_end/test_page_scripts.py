@@ -138,8 +138,13 @@ def test_that_media_do_not_get_through_is_said_once_until_they_have(page: Page) 
 
 
 def test_a_new_face_can_be_called_although_the_gallery_has_not_heard_of_it(page: Page) -> None:
-    lists = iter([{"json": {"avatars": []}}, {"status": 503, "json": {}}])
-    page.route("**/v1/avatars?detail=true", lambda route: route.fulfill(**next(lists, {"json": {"avatars": [AVATAR]}})))
+    lists = iter([(200, []), (503, []), (200, [AVATAR])])
+
+    def answer(route: Route) -> None:
+        status, avatars = next(lists)
+        route.fulfill(status=status, json={"avatars": avatars})
+
+    page.route("**/v1/avatars?detail=true", answer)
     page.route("**/v1/avatars/upload", lambda route: route.fulfill(status=202, json={"job_id": "j"}))
     told = f"event: job\ndata: {json.dumps(MADE)}\n\n"
     page.route("**/v1/jobs/j/events", lambda route: route.fulfill(body=told, content_type="text/event-stream"))
