@@ -24,7 +24,7 @@ MEL = (MELS, MEL_FRAMES)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """width: of a row. paint_slots: 196 kB + 16 kB + 77 kB at width 384. hear_slots: 1 MB + up to 11.5 MB, for 30 s of sound.
+    """width: of a row. paint_slots: 197 kB + 16 kB + 77 kB at width 384. hear_slots: 1 MB + up to 11.5 MB, for 30 s of sound.
 
     Pages that were never written take no memory.
     """
