@@ -85,7 +85,7 @@ class LatentFace:
     mask_box: Box
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Avatar:
     """A face that can talk: a loop of frames at 25 fps that plays forth and back."""
 

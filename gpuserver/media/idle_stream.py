@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -15,7 +15,6 @@ from gpuserver.media.payloads import Payloads
 from gpuserver.media.picture_encoders import loop_encoder
 
 KEY_EVERY = 3 * FPS  # how long a session at most encodes live until it can join the loop
-REMEMBERED = 32  # loops; a minute of 512x512 takes 2 to 8 MB
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +36,15 @@ class IdleStream:
 
 
 class IdleStreams:
-    """The encoded loops of this process; made in a thread of their own when they are first asked for."""
+    """The encoded loops of this process; made in a thread of their own when they are first asked for.
+
+    A loop, 2 to 8 MB for a minute of 512x512, is kept as long as somebody else holds its avatar: the pictures of one that was deleted
+    take room on the disk until nobody does.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="idle-loop")
-        # The entry holds its avatar, so an id is never taken over while it is remembered.
-        self._known: OrderedDict[tuple[int, str], tuple[Avatar, asyncio.Future[IdleStream | None]]] = OrderedDict()
+        self._known: WeakKeyDictionary[Avatar, dict[str, asyncio.Future[IdleStream | None]]] = WeakKeyDictionary()
         self._closed = False
 
     def get(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
@@ -57,25 +59,18 @@ class IdleStreams:
     async def aclose(self) -> None:
         """Give up what is being encoded."""
         self._closed = True
-        for _, future in self._known.values():
-            future.cancel()
+        for futures in self._known.values():
+            for future in futures.values():
+                future.cancel()
         self._known.clear()
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     def _future(self, avatar: Avatar, mime_type: str) -> asyncio.Future[IdleStream | None]:
-        key = (id(avatar), mime_type)
-        if key not in self._known:
-            self._start(key, avatar, mime_type)
-        self._known.move_to_end(key)
-        return self._known[key][1]
-
-    def _start(self, key: tuple[int, str], avatar: Avatar, mime_type: str) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, avatar, mime_type)
-        future.add_done_callback(_log_failure)
-        self._known[key] = (avatar, future)
-        if len(self._known) > REMEMBERED:
-            _, (_, oldest) = self._known.popitem(last=False)
-            oldest.cancel()
+        futures = self._known.setdefault(avatar, {})
+        if mime_type not in futures:
+            futures[mime_type] = asyncio.get_running_loop().run_in_executor(self._pool, self._encode, avatar, mime_type)
+            futures[mime_type].add_done_callback(_log_failure)
+        return futures[mime_type]
 
     def _encode(self, avatar: Avatar, mime_type: str) -> IdleStream | None:
         encoder = loop_encoder(mime_type, avatar.width, avatar.height, KEY_EVERY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -255,6 +257,20 @@ async def test_a_still_picture_repeats_its_key_frame_every_three_seconds_only(lo
     for number in range(2 * KEY_EVERY):
         await connection.tick(number)
     assert connection.keys == [0, KEY_EVERY]
+
+
+async def test_a_deleted_avatar_s_pictures_are_let_go_with_the_last_session_that_shows_it(loops: IdleStreams) -> None:
+    avatar = moving_avatar(frames=2)
+    await encoded_loop(loops, avatar, H264)
+    connection = connect(loops, H264, avatar)
+    await connection.tick(0)
+    pictures = weakref.ref(avatar)
+    del avatar
+    gc.collect()
+    assert pictures() is not None
+    del connection
+    gc.collect()
+    assert pictures() is None
 
 
 async def test_a_loop_that_is_being_encoded_when_the_server_stops_is_given_up() -> None:
