@@ -25,13 +25,20 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")  # as secrets.token_urlsafe() makes 
 
 
 def internal_secret(settings: Settings) -> str:
-    """INTERNAL_SECRET, else the content of .secret beside AVATARS_DIR, generated at the first start (mode 600)."""
+    """INTERNAL_SECRET, else the content of .secret beside AVATARS_DIR, generated at the first start (mode 600).
+
+    Raises CannotStart where that is no secret: every call without the header would hold an empty one.
+    """
     if settings.internal_secret is not None:
-        return settings.internal_secret.get_secret_value()
-    path = _secret_file(settings)
-    if not path.exists():
-        _publish_secret(path)
-    return path.read_text(encoding="ascii").strip()
+        secret, place = settings.internal_secret.get_secret_value(), "INTERNAL_SECRET"
+    else:
+        path = _secret_file(settings)
+        if not path.exists():
+            _publish_secret(path)
+        secret, place = path.read_text(encoding="utf-8", errors="replace").strip(), str(path)
+    if not secret.isascii() or not secret.isprintable() or not secret.strip():
+        raise CannotStart(f"{place} holds no secret.", advice="Delete it; a new one is made at the next start.")
+    return secret
 
 
 def known_secret(settings: Settings) -> str | None:
@@ -53,7 +60,7 @@ def check_keys(settings: Settings) -> None:
 
 def require_internal(request: web.Request, secret: str | None) -> None:
     """Let only the other process through. Raises Unauthorized."""
-    if secret is None or not same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
+    if not secret or not same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
         raise Unauthorized(
             f"This call needs the header {INTERNAL_HEADER}.",
             advice="Sessions are made and listed through the management API (port 9000), which holds the secret.",
@@ -82,5 +89,6 @@ def _publish_secret(path: Path) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, encoding="ascii") as draft:  # mode 600
         draft.write(secrets.token_urlsafe(32))
         draft.flush()
+        os.fsync(draft.fileno())  # a machine that loses its power right now is left without the file, not with an empty one
         with suppress(FileExistsError):  # the other process was first; both read its secret
             os.link(draft.name, path)

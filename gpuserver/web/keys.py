@@ -106,7 +106,7 @@ def keys_middleware(settings: Settings, secret: str | None) -> Middleware:
 def _admit(request: web.Request, keys: ApiKeys, secret: str | None) -> str:
     """Who calls, for CALLER. Raises Forbidden, KeyRequired, Unauthorized."""
     access = stated_access(request.match_info.handler) or Access.KEY
-    if secret is not None and same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
+    if secret and same_secret(request.headers.get(INTERNAL_HEADER, ""), secret):
         return INTERNAL_CALLER
     if access is Access.INTERNAL:
         require_internal(request, secret)

@@ -10,7 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 from conftest import MakeSettings
 
 from gpuserver.config import Settings
-from gpuserver.errors import Unauthorized
+from gpuserver.errors import CannotStart, Unauthorized
 from gpuserver.web.auth import engine_token_of, internal_secret, require_internal
 
 
@@ -28,6 +28,21 @@ def test_processes_that_start_at_once_share_one_secret(settings: Settings) -> No
         secrets = set(pool.map(lambda _: internal_secret(settings), range(32)))
     assert len(secrets) == 1
     assert "" not in secrets
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", "geheimnis ü".encode(), b"\xff\x00"])
+def test_a_file_that_holds_no_secret_is_refused(settings: Settings, content: bytes) -> None:
+    file = settings.avatars_dir.parent / ".secret"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    with pytest.raises(CannotStart, match=r"\.secret holds no secret"):
+        internal_secret(settings)
+
+
+def test_an_empty_secret_lets_nobody_through() -> None:
+    for headers in ({}, {"X-Internal-Secret": ""}):
+        with pytest.raises(Unauthorized):
+            require_internal(make_mocked_request("GET", "/", headers=headers), "")
 
 
 def test_a_given_secret_writes_nothing(make_settings: MakeSettings) -> None:

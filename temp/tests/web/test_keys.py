@@ -109,10 +109,12 @@ async def test_the_internal_secret_opens_everything(make_client: MakeClient, key
     assert await (await client.get("/key", headers={"X-Internal-Secret": SECRET})).text() == "internal"
 
 
-async def test_where_no_process_calls_no_secret_opens_anything(make_client: MakeClient) -> None:
-    client = await make_client(secret=None, api_keys=KEY)
+@pytest.mark.parametrize("none", [None, ""])
+async def test_where_no_process_calls_no_secret_opens_anything(make_client: MakeClient, none: str | None) -> None:
+    client = await make_client(secret=none, api_keys=KEY)
     for secret in ("", SECRET, "None"):
         assert await _open(client, {"X-Internal-Secret": secret}) == {"/public", "/token"}
+    assert await _open(client) == {"/public", "/token"}
 
 
 async def test_the_refusal_says_how_to_send_a_key(make_client: MakeClient) -> None:
