@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from gpuserver.musetalk.warp.mouth_skin import Planes, SkinMover
 class SourceMouth:
     """What is known of a frame's mouth before it is moved."""
 
-    frame: AvatarFrame
+    frame: ref[AvatarFrame]  # whose pictures, mapped from the disk, take room there until nobody holds them, also deleted ones
     geometry: MouthGeometry
     light: FaceLight
 
@@ -33,8 +34,8 @@ class WarpEngine:
     """Implements LipSyncEngine. Remembers the geometry of the frames drawn last; a drawing depends on its job alone."""
 
     name = "warp"
-    max_batch = 8
-    _REMEMBERED = 256  # frames, about 6 kB each beside the shared picture
+    max_batch = 10  # what two sessions say in a fifth of a second; a student's first mouths wait for a batch of others at most
+    _REMEMBERED = 256  # frames, about 6 kB each
 
     def __init__(self) -> None:
         self._sources: OrderedDict[int, SourceMouth] = OrderedDict()
@@ -54,20 +55,19 @@ class WarpEngine:
         fields = move_mouths(mouths, rows)
         paints = paint_interiors(geometries, mouths, light, fields, rows)
         skins = self._skin.move([job.frame for job in jobs], geometries, mouths, fields)
-        return [_crop(*each) for each in zip(sources, skins, paints, strict=True)]
+        return [_crop(job.frame, *each) for job, *each in zip(jobs, geometries, skins, paints, strict=True)]
 
     def _source(self, frame: AvatarFrame) -> SourceMouth:
-        known = self._sources.pop(id(frame), None)
-        # The entry holds its frame, so an id is never taken over while it is remembered.
-        source = known if known is not None else SourceMouth(frame, measure_mouth(frame), measure_light(frame))
+        source = self._sources.pop(id(frame), None)
+        if source is None or source.frame() is not frame:  # an id is taken over by another frame when the first one has gone
+            source = SourceMouth(ref(frame), measure_mouth(frame), measure_light(frame))
         self._sources[id(frame)] = source
         if len(self._sources) > self._REMEMBERED:
             self._sources.popitem(last=False)
         return source
 
 
-def _crop(source: SourceMouth, skin: Planes, paint: Paint | None) -> FaceCrop:
-    box = source.geometry.box
+def _crop(frame: AvatarFrame, geometry: MouthGeometry, skin: Planes, paint: Paint | None) -> FaceCrop:
     if paint is not None:
-        paint.lay_over(skin, box, source.frame)
-    return FaceCrop(box, *skin)
+        paint.lay_over(skin, geometry.box, frame)
+    return FaceCrop(geometry.box, *skin)
