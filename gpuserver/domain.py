@@ -53,7 +53,7 @@ class Box:
         return self.bottom - self.top
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class AvatarFrame:
     """One picture of an avatar with all that is known about it; never changed, shared by all sessions.
 
