@@ -139,8 +139,9 @@ def test_drawing_depends_on_the_job_alone() -> None:
 
 def test_a_long_loop_does_not_grow_the_engine() -> None:
     engine, source = WarpEngine(), frame(scale=0.3)
-    for index in range(300):
-        engine.render([MouthJob(AvatarFrame(index, source.picture, source.landmarks, source.face, 0.16), REST, 0.0, GENERATION)])
+    loop = [AvatarFrame(index, source.picture, source.landmarks, source.face, 0.16) for index in range(300)]
+    for each in loop:
+        engine.render([MouthJob(each, REST, 0.0, GENERATION)])
     assert len(engine._sources) == 256
 
 
