@@ -55,7 +55,8 @@ class WarpEngine:
         fields = move_mouths(mouths, rows)
         paints = paint_interiors(geometries, mouths, light, fields, rows)
         skins = self._skin.move([job.frame for job in jobs], geometries, mouths, fields)
-        return [_crop(job.frame, *each) for job, *each in zip(jobs, geometries, skins, paints, strict=True)]
+        drawn = zip(jobs, geometries, skins, paints, strict=True)
+        return [_crop(job.frame, geometry, skin, paint) for job, geometry, skin, paint in drawn]
 
     def _source(self, frame: AvatarFrame) -> SourceMouth:
         source = self._sources.pop(id(frame), None)
