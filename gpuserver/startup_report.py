@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import http.client
 import json
+from http import HTTPStatus
 
 ANSWER_SECONDS = 2.5
+ATTEMPTS = 3  # on a slow machine the media server is still busy with its own start
 
 
 def shortcomings(host: str, port: int) -> list[str]:
     """One line per component that falls back or is down. Blocks for a few seconds at most."""
+    lines: list[str] = []
+    for _ in range(ATTEMPTS):
+        answers, lines = _ask(host, port)
+        if answers:
+            break
+    return lines
+
+
+def _ask(host: str, port: int) -> tuple[bool, list[str]]:
+    """Whether all that is needed answers, and what is short."""
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/health")
-        return describe(json.loads(connection.getresponse().read()))
+        answer = connection.getresponse()
+        return answer.status == HTTPStatus.OK, describe(json.loads(answer.read()))
     except (OSError, http.client.HTTPException, ValueError):
-        return ["The management API does not answer /health yet."]
+        return False, ["The management API does not answer /health yet."]
     finally:
         connection.close()
 

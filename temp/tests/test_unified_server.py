@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gpuserver.errors import CannotStart
-from gpuserver.startup_report import describe
+from gpuserver.startup_report import describe, shortcomings
 from gpuserver.unified_server import BackOff, Child, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +96,34 @@ def test_shortcomings_are_the_components_own_sentences() -> None:
     }
     assert describe(health) == ["voice: edge-tts is not reachable: hibari speaks.", "media server: The media server does not answer."]
     assert describe({}) == []
+
+
+class StartingServer(BaseHTTPRequestHandler):
+    """Its /health is 503 twice, then 200."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        StartingServer.asked += 1
+        short = {"media_server": {"message": "It starts."}} if StartingServer.asked < 3 else {"voice": {"fallback": "hibari speaks."}}
+        body = json.dumps({"components": short}).encode()
+        self.send_response(503 if StartingServer.asked < 3 else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Says nothing."""
+
+
+def test_a_server_that_still_starts_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StartingServer, "asked", 0)
+    with HTTPServer(("127.0.0.1", 0), StartingServer) as server:
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        assert shortcomings("127.0.0.1", server.server_port) == ["voice: hibari speaks."]
+        server.shutdown()
+        answering.join()
 
 
 class Fleet:
