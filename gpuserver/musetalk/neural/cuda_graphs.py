@@ -83,6 +83,7 @@ class GraphPainter:
                 elif self._tuning is not None and not self._trials:
                     self._tune(self._tuning, bucket)
             self._trays = [_Tray(self.max_batch, self._network) for _ in range(2)]
+            torch.cuda.empty_cache()  # of rehearsals; recordings have their own
 
     def begin(self, orders: Sequence[Order]) -> Callable[[], Faces]:
         bucket = next(bucket for bucket in self._buckets if bucket >= len(orders))

@@ -102,6 +102,8 @@ class FakeCuda:
     def Stream(self, device: object) -> object:
         return SimpleNamespace(device=device)
 
+    def empty_cache(self) -> None: ...
+
     def graph_pool_handle(self) -> object:
         return object()
 
