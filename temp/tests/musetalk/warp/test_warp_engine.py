@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from dataclasses import replace
 from functools import cache
 
 import cv2
@@ -202,3 +205,13 @@ def test_tilted_small_and_large_heads_open_their_mouths(turn: float, scale: floa
 
 def test_the_rest_row_is_that_of_closed_lips() -> None:
     np.testing.assert_array_equal(WarpEngine().rest(), REST)
+
+
+def test_the_frames_of_a_deleted_avatar_are_let_go() -> None:
+    """Mapped from the disk, they would take room there."""
+    engine, drawn = WarpEngine(), replace(frame())
+    engine.render([MouthJob(drawn, OPEN, 0.0, GENERATION)])
+    held = weakref.ref(drawn)
+    del drawn
+    gc.collect()
+    assert held() is None
