@@ -265,7 +265,7 @@ class AvatarManager:
 
         Raises AvatarNotFound, Cancelled, GpuserverError.
         """
-        with self._shelf.filming(avatar_id), writing_below(self._shelf.root):
+        with writing_below(self._shelf.root), self._shelf.filming(avatar_id):
             film = self._shelf.film(avatar_id)
             if not film.is_file():
                 make_film(self._shelf.version(avatar_id), film, cancel)

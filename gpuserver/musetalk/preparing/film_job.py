@@ -10,9 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from gpuserver.errors import AvatarNotFound, Cancelled, GpuserverError
+from gpuserver.errors import AvatarNotFound, Cancelled, DiskFull, GpuserverError
 from gpuserver.musetalk.preparing.child_process import WATCH_SECONDS, child_environment, end_child
-from gpuserver.musetalk.preparing.idle_film import part_of
+from gpuserver.musetalk.preparing.idle_film import NO_ROOM, part_of
 
 WALL_SECONDS = 300.0
 _ERROR_TAIL = 2_000  # characters of the child's standard error that go into the log
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 def make_film(folder: Path, film: Path, cancel: threading.Event | None = None, *, wall_seconds: float = WALL_SECONDS) -> None:
     """Write the film of the avatar in `folder` and wait for its end.
 
-    Raises Cancelled, AvatarNotFound (deleted meanwhile), GpuserverError. The child is gone when this returns or raises.
+    Raises Cancelled, AvatarNotFound (deleted meanwhile), DiskFull, GpuserverError. The child is gone when this returns or raises.
     """
     _check(cancel)  # who waited for a long time may have gone
     with tempfile.TemporaryFile() as errors:
@@ -44,6 +44,8 @@ def make_film(folder: Path, film: Path, cancel: threading.Event | None = None, *
             return
         if not folder.is_dir():
             raise AvatarNotFound("The avatar was deleted while its film was made.")
+        if child.returncode == NO_ROOM:
+            raise DiskFull("The disk has no room for the film of the idle loop.")
         errors.seek(0)
         _log.warning("no idle film, code %s: %s", child.returncode, errors.read().decode(errors="replace")[-_ERROR_TAIL:])
         raise GpuserverError("The film of the idle loop could not be made.")

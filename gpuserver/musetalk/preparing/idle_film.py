@@ -7,6 +7,7 @@ runs as a child process, because encoding takes seconds and the libraries that e
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from gpuserver.domain import FPS, Avatar, Bytes2D, loop_index
 
+NO_ROOM = os.EX_IOERR  # the exit code when the disk is full
 _KEYFRAME_EVERY = FPS  # a player may jump to any second
 _OPTIONS = {"preset": "veryfast", "crf": "21"}
 
@@ -55,7 +57,12 @@ def main() -> int:
 
     folder, path = sys.argv[1:]
     os.nice(5)  # whoever talks right now goes first
-    write_film(load_avatar(Path(folder)), Path(path))
+    try:
+        write_film(load_avatar(Path(folder)), Path(path))
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return NO_ROOM
+        raise
     return 0
 
 

@@ -279,7 +279,14 @@ def test_a_folder_that_became_read_only_is_said_so(tmp_path: Path, manager: Avat
     write_small_avatar(tmp_path / "avatars" / "kept", avatar_id="kept")
     monkeypatch.setattr(Path, "unlink", read_only)
     monkeypatch.setattr(Path, "mkdir", read_only)
-    for change in (lambda: manager.delete("kept"), lambda: manager.create_demo("new"), lambda: manager.uploads_dir):
+    monkeypatch.setattr(FileLock, "acquire", read_only)
+    changes = (
+        lambda: manager.delete("kept"),
+        lambda: manager.create_demo("new"),
+        lambda: manager.uploads_dir,
+        lambda: manager.film("kept"),
+    )
+    for change in changes:
         with pytest.raises(NotWritable, match="Read-only file system"):
             change()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -11,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from small_avatar import write_small_avatar
 
-from gpuserver.errors import AvatarNotFound, Cancelled, GpuserverError
+from gpuserver.errors import AvatarNotFound, Cancelled, DiskFull, GpuserverError
+from gpuserver.musetalk.preparing import idle_film
 from gpuserver.musetalk.preparing.film_job import make_film
 
 # Called as Python is: -P -m MODULE FOLDER FILM. It and its own child hold the FIFO open as long as they live.
@@ -26,6 +29,11 @@ wait
 FAILING_ENCODER = """#!/bin/sh
 rmdir "$4"
 exit 1
+"""
+
+
+FULL_DISK_ENCODER = f"""#!/bin/sh
+exit {idle_film.NO_ROOM}
 """
 
 
@@ -100,3 +108,20 @@ def test_an_avatar_that_is_deleted_meanwhile_is_not_found(tmp_path: Path, monkey
     (tmp_path / "avatar").mkdir()
     with pytest.raises(AvatarNotFound):
         make_film(tmp_path / "avatar", tmp_path / "a.mp4")
+
+
+def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(FULL_DISK_ENCODER, tmp_path, monkeypatch)
+    with pytest.raises(DiskFull):
+        make_film(tmp_path, tmp_path / "a.mp4")
+
+
+def test_the_child_tells_a_full_disk_by_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_small_avatar(tmp_path)
+    monkeypatch.setattr(idle_film, "write_film", full)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr(sys, "argv", ["idle_film", str(tmp_path), str(tmp_path / "a.mp4")])
+    assert idle_film.main() == idle_film.NO_ROOM
