@@ -143,7 +143,16 @@ class Turn:
             self._report.publish(Interrupted(turn=number, ms=silent_after))
         self._report.close()
         marks, problems = self._report.trace.marks, tuple(self._report.problems)
-        log.info("turn_ended", outcome=self._outcome, aloud=self.is_aloud, ms=marks, silent_after=silent_after, problems=problems)
+        late = 0 if self._delivery is None else self._delivery.mouths_late
+        log.info(
+            "turn_ended",
+            outcome=self._outcome,
+            aloud=self.is_aloud,
+            ms=marks,
+            silent_after=silent_after,
+            problems=problems,
+            late_mouths=late,
+        )
         self._on_turn(TurnRecord(self._outcome, self.is_aloud, marks, silent_after, problems))
 
     def _silent_after(self, played: Played) -> float | None:

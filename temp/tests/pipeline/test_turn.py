@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeEngine, FakeLanguageModel, FakeListener, FakeRenderer, FakeStage, FakeVoice, fake_avatar
+from structlog.testing import capture_logs
 from virtual_time import in_virtual_time, now
 
 from gpuserver.domain import FaceCrop, Floats, Generation, LanguageModel, Message, MouthJob, Speech, Voice
@@ -254,7 +255,9 @@ async def test_sound_waits_for_lips_only_where_a_sentence_begins() -> None:
     stage.waits = 0.1
     play = Play("One two three four five. Six seven eight nine ten.", verbatim=True, stage=stage, renderer=OneByOne(FakeEngine(), 2.0))
     begun = now()
-    await play.turn.run()
+    with capture_logs() as logs:
+        await play.turn.run()
+    assert logs[-1]["late_mouths"] == sum(frame.crop is not None and frame.crop.drawn_on is not None for frame in stage.frames)
     of_a_sentence = 26  # five words of 0.2 s and 20 ms of silence
     mouths = [frame.crop for frame in stage.frames]
     assert len(mouths) == 2 * of_a_sentence
