@@ -22,6 +22,7 @@ PARTED = 0.06  # mouth opening at rest that a viewer notices
 BLURRED = 0.012  # face_view.FaceView.sharpness
 DARK, BRIGHT = 60, 210  # grey levels
 JERK = 0.5  # eye distances per second; the loop turns twice as abruptly
+PORTRAIT = "Take a picture of one person from the front, well lit, mouth visible and lips closed."
 CALM = "Film 10 seconds with closed lips, looking into the camera."
 
 
@@ -35,12 +36,12 @@ def usable_run(findings: Findings, seen: Sequence[Face], *, still: bool) -> Run:
         return run
     extra = {"report": _figures(findings, seen, 0, []).model_dump()}
     if findings.without_face == findings.frames:
-        raise NoUsableFace(f"No face was found in the {'picture' if still else 'video'}.", extra=extra)
+        raise NoUsableFace(f"No face was found in the {'picture' if still else 'video'}.", advice=PORTRAIT if still else None, extra=extra)
     if findings.too_small > findings.frames // 2:
         advice = "Film from nearer, or with a higher resolution: the face should fill at least a third of the picture's height."
         raise NoUsableFace(f"The face is too small: its mouth is less than {MIN_MOUTH} pixels wide.", advice=advice, extra=extra)
     if still:
-        raise NoUsableFace("The picture does not show the whole face from the front.", extra=extra)
+        raise NoUsableFace("The picture does not show the whole face from the front.", advice=PORTRAIT, extra=extra)
     longest = run.length / FPS if run is not None else 0.0
     why = _unusable(findings)
     if not why:

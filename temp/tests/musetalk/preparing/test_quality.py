@@ -11,7 +11,8 @@ import pytest
 from clips import portrait
 
 from gpuserver import web
-from gpuserver.musetalk.preparing.quality import report
+from gpuserver.errors import NoUsableFace
+from gpuserver.musetalk.preparing.quality import report, usable_run
 from gpuserver.musetalk.vision.face_track import Findings, Run
 from gpuserver.musetalk.vision.faces import Face, FaceFinder
 
@@ -47,6 +48,15 @@ def test_a_loop_that_is_seen_to_repeat_is_named(face: Face) -> None:
     findings = Findings(60, 0, 0, 0, 0, with_others=0, brightness=150, sharpness=0.05, run=Run(0, 60))
     advice = report(findings, Run(0, 60), [face] * 60).advice
     assert advice[0] == "The loop is only 2.4 seconds long, so it is seen to repeat: film 5 to 60 seconds."
+
+
+@pytest.mark.parametrize(("still", "wanted"), [(True, "Take a picture of one person"), (False, "Film one person")])
+def test_without_a_face_the_advice_is_about_what_was_sent(still: bool, wanted: str) -> None:
+    frames = 1 if still else 100
+    nobody = Findings(frames, frames, 0, 0, 0, with_others=0, brightness=0, sharpness=0, run=None)
+    with pytest.raises(NoUsableFace) as caught:
+        usable_run(nobody, [], still=still)
+    assert caught.value.advice.startswith(wanted)
 
 
 @pytest.mark.parametrize("quarters", [1, 3])
