@@ -40,7 +40,7 @@ run: install
 	@exec $(BIN)/python unified_server.py
 
 # These listen to the clock, so they run one after the other.
-CLOCKED := temp/tests/end_to_end temp/tests/media/test_network_faults.py
+CLOCKED := temp/tests/end_to_end temp/tests/media/test_network_faults.py temp/tests/media/test_lip_sync_reports.py
 
 test: install-tests chromium nginx coturn systemd
 	$(BIN)/python -m pytest -n auto --dist loadfile $(addprefix --ignore=,$(CLOCKED))
