@@ -23,7 +23,7 @@ from gpuserver.errors import AvatarNotFound, GpuserverError
 if TYPE_CHECKING:
     from gpuserver.domain import Voice
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A server for talking digital humans.")
 app.add_typer(avatars, name="avatars")
 app.add_typer(models, name="models")
 app.command()(doctor)
@@ -31,6 +31,19 @@ app.command()(doctor)
 _ONE_SENTENCE = "Recording."  # stands for a sound that is played once
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -183,12 +196,6 @@ async def _render(settings: Settings, avatar_id: str, text: str, voice: Voice, o
     for notice in film.notices:
         print(notice, file=sys.stderr)
     print(f"{film.path}: {film.seconds:.1f} s")
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(__version__)
 
 
 def _on_ready(supervised: bool) -> Callable[[], None] | None:

@@ -28,7 +28,7 @@ def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def test_version_prints_the_version(tmp_path: Path) -> None:
-    result = _run(tmp_path, "version")
+    result = _run(tmp_path, "--version")
     assert (result.returncode, result.stdout) == (0, f"{__version__}\n")
 
 
