@@ -12,7 +12,10 @@ import structlog
 
 from gpuserver.config import Settings
 from gpuserver.musetalk.render_service.service import Painter, RenderService
+from gpuserver.musetalk.render_service.standstill import Standstill
 from gpuserver.web.logs import configure_logging
+
+STANDSTILL_SECONDS = 15.0  # as long as a process may be silent: a face takes milliseconds, and is ordered a second ahead at most
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +23,7 @@ log = structlog.get_logger(__name__)
 def main(settings: Settings, listening: int, *, on_ready: Callable[[], None]) -> None:
     """Serve until a signal ends the process: it has nothing to bring to an end. listening: a file descriptor."""
     configure_logging(settings)
-    service = RenderService(lambda: _load(settings), _start_again)
+    service = RenderService(lambda: _load(settings), _start_again, Standstill(STANDSTILL_SECONDS))
     on_ready()
     service.serve(socket.socket(fileno=listening))
 

@@ -27,6 +27,7 @@ from gpuserver.musetalk.render_service.messages import Join, Ready
 from gpuserver.musetalk.render_service.remote_device import RemoteDevice
 from gpuserver.musetalk.render_service.remote_engine import RemoteEngine
 from gpuserver.musetalk.render_service.service import Load, Painter, RenderService
+from gpuserver.musetalk.render_service.standstill import Standstill
 
 WIDTH = 2
 PATIENCE = 20.0  # seconds, for what takes none
@@ -144,7 +145,8 @@ class ServiceRig:
     def start_again(self) -> None:
         """After end(): the service is that of a new process."""
         self._accepting = EndingSocket(fileno=os.dup(self.listening.fileno()))
-        self.service = RenderService(self._load, self.lost.put)
+        self.standstill = Standstill()
+        self.service = RenderService(self._load, self.lost.put, self.standstill)
         self._count_orders()
         self._serving = threading.Thread(target=self.service.serve, args=(self._accepting,))
         self._serving.start()
@@ -203,6 +205,7 @@ class ServiceRig:
         self._serving.join(PATIENCE)
         self._accepting.close()
         self.service.close()
+        assert self.standstill.in_work == 0
 
     def close(self) -> None:
         for worker in self._workers:

@@ -20,6 +20,7 @@ from gpuserver.musetalk.render_service.channel import Channel
 from gpuserver.musetalk.render_service.faces import frame_of
 from gpuserver.musetalk.render_service.messages import Hear, Heard, Message, Outcome, Paint, Painted, Ready, Share
 from gpuserver.musetalk.render_service.slots import Layout, create_slots
+from gpuserver.musetalk.render_service.standstill import Standstill
 from gpuserver.musetalk.renderer import Renderer
 
 NEWS = 0.02  # a worker is told of changes of its share that are greater
@@ -44,13 +45,17 @@ class _Slot(Generation):
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all guests share. ears: in turn. share_out: tells all what they may count on. on_lost: to be told when a device is gone."""
+    """What all guests share.
+
+    ears: in turn. share_out: tells all what they may count on. on_lost: to be told when a device is gone. standstill: is told of all work.
+    """
 
     renderer: Renderer
     hearing: Executor
     ears: Iterator[Ear]
     share_out: Callable[[], None]
     on_lost: Callable[[str], None]
+    standstill: Standstill
 
 
 class Guest:
@@ -101,6 +106,7 @@ class Guest:
         _occupy(order.slot, self._painting, self._layout.paint_slots)
         slots, generation = self._slots, _Slot(order.slot, self._slots.stale, self._visit)
         job = MouthJob(frame_of(slots.latents[order.slot]), slots.rows[order.slot], order.due, generation, order.opening)
+        self._workshop.standstill.begun()
         self._workshop.renderer.submit(job).add_done_callback(partial(self._painted, order.slot))
 
     def _painted(self, slot: int, face: Future[FaceCrop | None]) -> None:
@@ -108,6 +114,7 @@ class Guest:
 
         Nothing is said of a device that is lost: the process ends with it, and the worker finds another way for all that was on its way.
         """
+        self._workshop.standstill.finished()
         if not face.cancelled() and isinstance(face.exception(), DeviceLost):
             return
         outcome = Outcome.STALE if face.cancelled() else self._put(slot, face)
@@ -130,6 +137,7 @@ class Guest:
             raise ValueError(f"there are no steps {question.begin} to {question.end}")
         _occupy(question.slot, self._listening, self._layout.hear_slots)
         self._workshop.share_out()  # with every sentence: what the devices can do is measured while they work
+        self._workshop.standstill.begun()
         self._workshop.hearing.submit(self._listen, question, next(self._workshop.ears))
 
     def _listen(self, question: Hear, ear: Ear) -> None:
@@ -146,6 +154,7 @@ class Guest:
         except Exception:  # noqa: BLE001 - whatever it is, the worker is told so and goes on
             _log.exception("a sound was not heard")
             outcome = Outcome.FAILED
+        self._workshop.standstill.finished()
         self._listening.discard(slot)
         self._tell(Heard(slot, outcome))
 

@@ -19,6 +19,7 @@ from gpuserver.musetalk.render_service.guest import Guest, Workshop
 from gpuserver.musetalk.render_service.messages import AskStatus, Join, Status, Unusable
 from gpuserver.musetalk.render_service.slots import Layout
 from gpuserver.musetalk.render_service.spare import NothingToSpare
+from gpuserver.musetalk.render_service.standstill import Standstill
 from gpuserver.musetalk.renderer import Device, RenderChange, Renderer
 
 PAINT_SLOTS = 24  # per worker, three batches of 8: on the device, begun, and waiting for its turn among those of all workers
@@ -50,9 +51,10 @@ Load = Callable[[], Sequence[Painter]]  # blocks for seconds; raises GpuserverEr
 class RenderService:
     """serve() until the listening socket is closed. on_lost: told once, by any thread, that the last device is gone."""
 
-    def __init__(self, load: Load, on_lost: Callable[[str], None]):
+    def __init__(self, load: Load, on_lost: Callable[[str], None], standstill: Standstill | None = None):
         self._load = load
         self._on_lost = on_lost
+        self._standstill = standstill or Standstill()
         self._lock = threading.Lock()
         self._guests: set[Guest] = set()
         self._connections: dict[threading.Thread, Channel] = {}
@@ -133,7 +135,7 @@ class RenderService:
             channel.send(self._unusable)
             return
         ears = [painter.engine.ear for painter in self._painters]
-        workshop = Workshop(self._renderer, self._hearing, itertools.cycle(ears), self._share_out, self._on_lost)
+        workshop = Workshop(self._renderer, self._hearing, itertools.cycle(ears), self._share_out, self._on_lost, self._standstill)
         try:
             guest = Guest(channel, Layout(ears[0].width, PAINT_SLOTS, HEAR_SLOTS), workshop)
         except OSError as error:

@@ -207,6 +207,17 @@ def test_what_a_worker_that_has_gone_has_ordered_is_dropped(gated: ServiceRig) -
     one_visitor.close()
 
 
+def test_faces_and_sounds_are_in_work_until_they_are_answered(gated: ServiceRig) -> None:
+    engine = gated.join()
+    futures = gated.occupy(engine)
+    assert gated.standstill.in_work == 2
+    engine.listener().hear(Speech(np.ones(16_000, np.int16), 16_000, ""))
+    assert gated.standstill.in_work == 2
+    gated.engine.gate.set()
+    wait(futures, PATIENCE)
+    assert gated.standstill.in_work == 0
+
+
 def test_a_device_that_is_lost_is_said_once_and_takes_its_process_and_the_jobs_with_it(rig: ServiceRig) -> None:
     engine = rig.join()
     rig.engine.lost = True
