@@ -117,7 +117,8 @@ def test_create_makes_an_avatar_from_the_named_video_wherever_it_lies(tmp_path: 
 def test_ctrl_c_ends_a_creation_and_leaves_nothing(tmp_path: Path) -> None:
     video = write_clip(tmp_path / "teacher.mp4", Clip(seconds=8))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "AVATARS_DIR": str(tmp_path / "avatars")}
-    command = [sys.executable, "-m", "gpuserver", "avatars", "create", "anna", str(video)]
+    heeds_ctrl_c = ["env", "--default-signal=INT"]  # also where the tests were started in the background of a shell, which turns it off
+    command = [*heeds_ctrl_c, sys.executable, "-m", "gpuserver", "avatars", "create", "anna", str(video)]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     versions = tmp_path / "avatars" / ".versions"
     while not any(versions.glob("anna.*/frames.i420")) and process.poll() is None:
