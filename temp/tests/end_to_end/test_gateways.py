@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -55,19 +55,22 @@ http {{
 
 
 @contextmanager
-def process(folder: Path, command: list[str], port: int, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that listens at the port, from then on; ended with SIGTERM, cleanly."""
+def process(folder: Path, command: list[str], port: int, *, said: Path | None = None, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that listens at the port, from then on; ended with SIGTERM, cleanly. said: takes what it prints."""
     folder.mkdir(exist_ok=True)
     environment = {name: os.environ[name] for name in KEPT_FROM_OUR_ENVIRONMENT if name in os.environ}
     environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"} | settings
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) as running:
+    with (
+        said.open("wb") if said else nullcontext() as output,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.PIPE) as running,
+    ):
         try:
             _wait_for(port, running)
             yield running
         finally:
             running.send_signal(signal.SIGTERM)
-            _, said = running.communicate(timeout=STOP_SECONDS)
-    assert running.returncode == 0, said.decode()
+            _, errors = running.communicate(timeout=STOP_SECONDS)
+    assert running.returncode == 0, errors.decode()
 
 
 def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
@@ -137,10 +140,12 @@ def test_two_gateways_behind_nginx_serve_one_conversation(tmp_path: Path, model:
 
 def test_workers_share_a_port_and_a_dead_one_is_replaced(tmp_path: Path) -> None:
     (port,) = free_ports(1)
+    said = tmp_path / "said"
     with (
-        process(tmp_path / "gateway", gpuserver("gateway", "--workers", "2"), port, PORT=str(port), LLM="echo") as supervisor,
+        process(tmp_path / "gateway", gpuserver("gateway", "--workers", "2"), port, said=said, PORT=str(port), LLM="echo") as supervisor,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client,
     ):
+        _wait_until_said(said, "2 workers")
         first = _children(supervisor.pid, 2)
         os.kill(first[0], signal.SIGKILL)
         second = _children(supervisor.pid, 2, without=first[0])
@@ -170,6 +175,13 @@ def test_the_documented_browser_code_asks_and_shows_an_avatar_through_the_proxy(
         assert size == [True, 512]
     finally:
         page.close()
+
+
+def _wait_until_said(said: Path, words: str) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while words not in said.read_text():
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.05)  # another process: no event tells
 
 
 def _children(pid: int, count: int, *, without: int = 0) -> list[int]:
