@@ -109,7 +109,7 @@ def test_two_gateways_behind_nginx_serve_one_conversation(tmp_path: Path, model:
     with ExitStack() as stack:
         stack.enter_context(process(tmp_path / "media", gpuserver("media"), media, MEDIA_PORT=str(media), LLM="echo", TTS="hibari"))
         for name, own in (("one", one), ("two", two)):
-            stack.enter_context(process(tmp_path / name, gpuserver("gateway"), own, PORT=str(own), **ours))
+            stack.enter_context(process(tmp_path / name, gpuserver("gateway"), own, said=None, PORT=str(own), **ours))
         stack.enter_context(process(tmp_path / "nginx", [NGINX, "-c", str(configuration)], port))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False))
 
