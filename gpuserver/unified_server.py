@@ -159,7 +159,8 @@ class Child:
         self.serves = False
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGABRT)
-        await asyncio.sleep(ABORT_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), ABORT_SECONDS)
         self.kill()
 
 
